@@ -1,0 +1,1 @@
+"""Engine, models, and all SQL: nothing outside this package writes a query."""

@@ -1,0 +1,77 @@
+"""A job's history: every change of state is an event, written in the transaction that makes the change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from shared.db.models import Event, Job
+from shared.domain.job import FINAL_JOB_STATES, JobState, StopReason, transition
+
+
+def lock_job(session: Session, job_id: str) -> Job:
+    """The job's row, locked until the transaction ends. Raises NoResultFound on an unknown id."""
+    return session.scalars(
+        select(Job).where(Job.id == job_id).with_for_update().execution_options(populate_existing=True)
+    ).one()
+
+
+def record(
+    session: Session,
+    job: Job,
+    type: str,
+    message: str,
+    *,
+    actor: str,
+    level: str = "info",
+    data: dict[str, Any] | None = None,
+) -> None:
+    """Append an event. `job` must be locked by this transaction: that is what keeps `seq` free of gaps."""
+    job.n_events += 1
+    session.add(
+        Event(
+            job_id=job.id,
+            seq=job.n_events,
+            type=type,
+            level=level,
+            message=message,
+            actor=actor,
+            data=data or {},
+        )
+    )
+
+
+def move(
+    session: Session,
+    job: Job,
+    to: JobState,
+    *,
+    actor: str,
+    reason: str,
+    stop_reason: StopReason | None = None,
+    data: dict[str, Any] | None = None,
+) -> None:
+    """Move a locked job to another state, set the times that go with it, and record the event."""
+    old = transition(job, to)
+    job.stop_reason = stop_reason
+    now = func.clock_timestamp()
+    if to is JobState.QUEUED:
+        job.queued_at = now
+    if to is JobState.DISPATCHED and job.dispatched_at is None:
+        job.dispatched_at = now
+    if to is JobState.RUNNING and job.started_at is None:
+        job.started_at = now
+    if to in FINAL_JOB_STATES:
+        job.finished_at = now
+    level = "error" if to is JobState.FAILED else "info"
+    record(
+        session,
+        job,
+        "state",
+        reason,
+        actor=actor,
+        level=level,
+        data={"old": old, "new": to, **({"stop_reason": stop_reason} if stop_reason else {}), **(data or {})},
+    )

@@ -1,0 +1,354 @@
+"""The tables. A state column holds exactly the states of `shared/domain/job.py`, by a constraint."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Enum,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from shared.domain.job import (
+    AllocationState,
+    AttemptState,
+    JobState,
+    NodeState,
+    Outcome,
+    SlotState,
+    StopReason,
+)
+
+NOW = func.clock_timestamp()
+
+
+def _states(enum: type[StrEnum], name: str) -> Enum:
+    return Enum(
+        enum,
+        name=name,
+        native_enum=False,
+        create_constraint=True,
+        length=32,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012  # SQLAlchemy's own class attribute
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+        str: Text,
+        JobState: _states(JobState, "job_state"),
+        AttemptState: _states(AttemptState, "attempt_state"),
+        AllocationState: _states(AllocationState, "allocation_state"),
+        SlotState: _states(SlotState, "slot_state"),
+        NodeState: _states(NodeState, "node_state"),
+        Outcome: _states(Outcome, "outcome"),
+        StopReason: _states(StopReason, "stop_reason"),
+    }
+
+
+class Team(Base):
+    __tablename__ = "teams"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class ApiKey(Base):
+    """A key is shown once; only its SHA-256 is stored."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (CheckConstraint("role in ('admin', 'owner', 'member', 'viewer')", name="role"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    team_id: Mapped[str] = mapped_column(ForeignKey("teams.id"), index=True)
+    name: Mapped[str]
+    role: Mapped[str]
+    prefix: Mapped[str] = mapped_column(doc="the first characters of the key, to tell keys apart")
+    sha256: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    revoked_at: Mapped[datetime | None]
+
+
+class File(Base):
+    """An uploaded file, already checked: a file that is no data set is never stored."""
+
+    __tablename__ = "files"
+    __table_args__ = (
+        CheckConstraint("bytes >= 0", name="bytes"),
+        Index("ix_files_team_id_created_at", "team_id", "created_at", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    team_id: Mapped[str] = mapped_column(ForeignKey("teams.id"))
+    filename: Mapped[str]
+    purpose: Mapped[str]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str]
+    storage_key: Mapped[str]
+    format: Mapped[str] = mapped_column(doc="image_folder, parquet or weights")
+    details: Mapped[dict[str, Any]] = mapped_column(doc="what the check found: class names, samples, columns")
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    deleted_at: Mapped[datetime | None]
+
+
+class RegisteredModel(Base):
+    """A model that some node has installed, described by that node."""
+
+    __tablename__ = "registered_models"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    hash: Mapped[str] = mapped_column(primary_key=True, doc="sha256 of the sources")
+    version: Mapped[str]
+    description: Mapped[dict[str, Any]] = mapped_column(
+        doc="tree, head, image size; or the error of building it"
+    )
+    described_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class NodeRow(Base):
+    """A host with slots. `incarnation` is new with each start of its worker."""
+
+    __tablename__ = "nodes"
+
+    id: Mapped[str] = mapped_column(primary_key=True, doc="the node's name, as the operator gave it")
+    incarnation: Mapped[UUID]
+    queue: Mapped[str] = mapped_column(doc="the Celery queue that this node alone consumes")
+    advertise_host: Mapped[str]
+    port_base: Mapped[int]
+    accelerator: Mapped[str] = mapped_column(doc="cpu, or the device's name")
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger, doc="of one device")
+    models: Mapped[list[list[str]]] = mapped_column(JSONB, doc="[name, hash] of the registered models here")
+    state: Mapped[NodeState]
+    registered_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    last_seen_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class Job(Base):
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint("(state = 'stopping') = (stop_reason is not null)", name="stopping_has_reason"),
+        CheckConstraint(
+            "(state in ('succeeded', 'failed', 'cancelled')) = (finished_at is not null)", name="finished"
+        ),
+        Index("ix_jobs_team_id_created_at", "team_id", "created_at", "id"),
+        Index(
+            "ix_jobs_queue",
+            text("priority desc"),
+            "queued_at",
+            "id",
+            postgresql_where=text("state = 'queued'"),
+        ),
+        Index("ix_jobs_waiting", "id", postgresql_where=text("state = 'validating_files'")),
+        Index("ix_jobs_base_job_id", "base_job_id", postgresql_where=text("base_job_id is not null")),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    team_id: Mapped[str] = mapped_column(ForeignKey("teams.id"))
+    created_by: Mapped[str] = mapped_column(ForeignKey("api_keys.id"))
+    state: Mapped[JobState]
+    stop_reason: Mapped[StopReason | None]
+    model: Mapped[str]
+    base_job_id: Mapped[str | None] = mapped_column(
+        ForeignKey("jobs.id"), doc="the job whose result this one goes on from"
+    )
+    training_file_id: Mapped[str] = mapped_column(ForeignKey("files.id"))
+    validation_file_id: Mapped[str | None] = mapped_column(ForeignKey("files.id"))
+    weights_file_id: Mapped[str | None] = mapped_column(ForeignKey("files.id"))
+    spec: Mapped[dict[str, Any]] = mapped_column(doc="JobSpec with every default resolved")
+    architecture: Mapped[dict[str, Any]] = mapped_column(
+        doc="base and target Architecture, replace_head, class_names: what others need to go on from this job"
+    )
+    freeze_plan: Mapped[dict[str, Any]]
+    priority: Mapped[int] = mapped_column(server_default="0")
+    devices_per_node: Mapped[int]
+    nodes: Mapped[int]
+    accelerator: Mapped[str]
+    attempts_used: Mapped[int] = mapped_column(
+        server_default="0", doc="attempts that count against max_attempts"
+    )
+    max_attempts: Mapped[int]
+    n_events: Mapped[int] = mapped_column(server_default="0", doc="the sequence number of the last event")
+    wait_reason: Mapped[str | None] = mapped_column(doc="why the last scheduling pass did not place it")
+    progress: Mapped[dict[str, Any] | None] = mapped_column(
+        doc="the last TrainLine and ValidationLine, and the phase"
+    )
+    result: Mapped[dict[str, Any] | None] = mapped_column(doc="result.json")
+    error: Mapped[dict[str, Any] | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    queued_at: Mapped[datetime | None]
+    dispatched_at: Mapped[datetime | None] = mapped_column(doc="of the first attempt")
+    started_at: Mapped[datetime | None] = mapped_column(doc="when the first attempt ran")
+    trained_at: Mapped[datetime | None] = mapped_column(doc="when the first training step was seen")
+    finished_at: Mapped[datetime | None]
+
+
+class Attempt(Base):
+    """One try of a job. Whoever holds `lease_token` while the attempt is live may write for the job."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (
+        UniqueConstraint("job_id", "number"),
+        CheckConstraint("claimed between 0 and nodes", name="claimed"),
+        CheckConstraint("(state = 'ended') = (ended_at is not null)", name="ended"),
+        # At most one live attempt a job: the promise "never twice at once", kept by the database.
+        Index(
+            "uq_attempts_live_job",
+            "job_id",
+            unique=True,
+            postgresql_where=text("state in ('offered', 'running', 'ending')"),
+        ),
+        Index("ix_attempts_live", "state", postgresql_where=text("state <> 'ended'")),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    number: Mapped[int]
+    state: Mapped[AttemptState]
+    nodes: Mapped[int]
+    claimed: Mapped[int] = mapped_column(server_default="0")
+    lease_token: Mapped[UUID] = mapped_column(unique=True)
+    master_addr: Mapped[str]
+    master_port: Mapped[int]
+    resume_from: Mapped[str | None] = mapped_column(doc="id of the checkpoint it goes on from")
+    outcome: Mapped[Outcome | None]
+    error: Mapped[dict[str, Any] | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    running_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+
+
+class Allocation(Base):
+    """One node's share of an attempt."""
+
+    __tablename__ = "allocations"
+    __table_args__ = (
+        UniqueConstraint("attempt_id", "node_rank"),
+        Index(
+            "ix_allocations_live",
+            "node_id",
+            "state",
+            postgresql_where=text("state in ('offered', 'claimed')"),
+        ),
+        Index("ix_allocations_lease", "lease_expires_at", postgresql_where=text("state = 'claimed'")),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    attempt_id: Mapped[str] = mapped_column(ForeignKey("attempts.id"))
+    node_id: Mapped[str] = mapped_column(ForeignKey("nodes.id"))
+    node_rank: Mapped[int]
+    slots: Mapped[list[int]] = mapped_column(ARRAY(Integer))
+    state: Mapped[AllocationState]
+    dispatch_seq: Mapped[int] = mapped_column(server_default="1")
+    incarnation: Mapped[UUID | None] = mapped_column(doc="of the worker that claimed it")
+    offered_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    claimed_at: Mapped[datetime | None]
+    lease_expires_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+    outcome: Mapped[Outcome | None]
+    error: Mapped[dict[str, Any] | None]
+
+
+class Slot(Base):
+    """A GPU, or one CPU process, of a node."""
+
+    __tablename__ = "slots"
+    __table_args__ = (CheckConstraint("(state = 'held') = (allocation_id is not null)", name="holder"),)
+
+    node_id: Mapped[str] = mapped_column(ForeignKey("nodes.id"), primary_key=True)
+    index: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    state: Mapped[SlotState]
+    allocation_id: Mapped[str | None] = mapped_column(ForeignKey("allocations.id"), index=True)
+
+
+class Event(Base):
+    """What happened to a job, written in the transaction that did it. `seq` has no gaps within a job."""
+
+    __tablename__ = "events"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    type: Mapped[str] = mapped_column(doc="state, checkpoint, note, metrics")
+    level: Mapped[str] = mapped_column(server_default="info")
+    message: Mapped[str]
+    actor: Mapped[str] = mapped_column(doc="api:KEY, scheduler, reconciler, or the node's name")
+    data: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class Metric(Base):
+    """A line of the trainer's progress: training averages, or a validation."""
+
+    __tablename__ = "metrics"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    attempt_id: Mapped[str] = mapped_column(ForeignKey("attempts.id"))
+    kind: Mapped[str] = mapped_column(doc="train or validation")
+    step: Mapped[int]
+    epoch: Mapped[int]
+    values: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+    __table_args__ = (Index("ix_metrics_job_id_id", "job_id", "id"),)
+
+
+class Checkpoint(Base):
+    """A whole checkpoint in the store: its manifest was uploaded last."""
+
+    __tablename__ = "checkpoints"
+    __table_args__ = (
+        UniqueConstraint("attempt_id", "step"),
+        Index("ix_checkpoints_job_id_step", "job_id", "step"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    attempt_id: Mapped[str] = mapped_column(ForeignKey("attempts.id"))
+    epoch: Mapped[int]
+    step: Mapped[int]
+    is_best: Mapped[bool]
+    storage_prefix: Mapped[str]
+    manifest: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class Artifact(Base):
+    """A file of a job's result."""
+
+    __tablename__ = "artifacts"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    attempt_id: Mapped[str] = mapped_column(ForeignKey("attempts.id"))
+    storage_key: Mapped[str]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)

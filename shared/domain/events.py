@@ -1,0 +1,286 @@
+"""The shapes that trainer, worker and API agree on: the files of a run, and the lines of its progress.
+
+    in    spec.json (TrainerSpec)   stop.json (StopRequest)   heartbeat.json (Heartbeat)
+    out   progress.jsonl (ProgressLine a line)   checkpoints/step-000123/   result.json (TrainingResult)
+          error-rank<n>.json (ErrorReport)   outcome.json (OutcomeReport)
+          model.safetensors   model.json   trainable.safetensors   metrics.jsonl
+
+Paths in a TrainerSpec are local to the node. Times are seconds since the epoch unless a name says else.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from shared.domain.freeze import FreezePlan, FreezeSpec
+from shared.domain.job import Outcome, StopReason
+from shared.domain.spec import ResolvedHyperparameters
+
+SPEC_FILE = "spec.json"
+STOP_FILE = "stop.json"
+HEARTBEAT_FILE = "heartbeat.json"
+PROGRESS_FILE = "progress.jsonl"
+RESULT_FILE = "result.json"
+OUTCOME_FILE = "outcome.json"
+LOG_FILE = "logs.txt"
+CHECKPOINT_FOLDER = "checkpoints"
+MANIFEST_FILE = "manifest.json"
+
+
+class Shape(BaseModel):
+    """A file's shape: unknown fields are errors, so two versions never misread one another in silence."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Architecture(Shape):
+    """What it takes to build a network whose state dict can be loaded: name, classes, head."""
+
+    source: Literal["torchvision", "registered"]
+    name: str
+    version: str | None = Field(None, description="registered models: the distribution's version")
+    hash: str | None = Field(None, description="registered models: sha256 of the package's sources")
+    num_classes: int
+    head: list[str] = Field(
+        description="module paths whose last dimension is num_classes; the first is the main one"
+    )
+
+
+class WeightsFile(Shape):
+    """Weights on the node's disk."""
+
+    path: str
+    format: Literal["safetensors", "torch"]
+    sha256: str = Field(
+        description="of the whole file, or its first 8 digits where that is all that was published"
+    )
+
+
+class DataSource(Shape):
+    """Samples on the node's disk: a folder of class folders, or one Parquet file."""
+
+    path: str
+    format: Literal["image_folder", "parquet"]
+    image_column: str | None = None
+    label_column: str | None = None
+
+
+class ResolvedPreprocessing(Shape):
+    height: int
+    width: int
+    mean: list[float]
+    std: list[float]
+    augment: Literal["none", "flip", "crop_flip"]
+    max_unreadable_fraction: float
+
+
+class TrainerSpec(Shape):
+    """spec.json: all that a run is told."""
+
+    job_id: str
+    attempt_id: str
+    attempt: int = Field(description="1 for the first try")
+    task: Literal["classification"]
+    base: Architecture = Field(description="the network that `weights` fit")
+    target: Architecture = Field(
+        description="the network that is trained: `base` with its head replaced or kept"
+    )
+    replace_head: bool
+    weights: WeightsFile | None = Field(description="None: random, from `seed`")
+    train: DataSource
+    validation: DataSource | None
+    validation_fraction: float | None
+    class_names: list[str] = Field(description="in the order of the class numbers")
+    freeze: FreezeSpec
+    freeze_plan: FreezePlan
+    hyperparameters: ResolvedHyperparameters
+    preprocessing: ResolvedPreprocessing
+    device: Literal["cpu", "cuda"]
+    world_size: int
+    seed: int
+    resume_from: str | None = Field(None, description="a checkpoint's folder")
+    max_duration_s: float | None = None
+
+
+class StopRequest(Shape):
+    """stop.json: leave at the next step boundary, after a checkpoint where the reason asks for one."""
+
+    reason: StopReason
+    grace_s: float
+
+
+class Heartbeat(Shape):
+    """heartbeat.json: CLOCK_BOOTTIME read before a renewal was sent, written after it was confirmed."""
+
+    boottime_s: float
+
+
+class PhaseLine(Shape):
+    """The run enters a phase."""
+
+    type: Literal["phase"] = "phase"
+    phase: Literal["loading", "preflight", "probe", "training", "saving"]
+    time: float
+
+
+class TrainLine(Shape):
+    """Averages over the steps since the last line; at most one a second, and the last step of each epoch."""
+
+    type: Literal["train"] = "train"
+    time: float
+    epoch: int = Field(description="counted from 0")
+    n_epochs: int
+    step: int = Field(description="optimizer steps done, over the whole run")
+    total_steps: int
+    loss: float
+    accuracy: float
+    learning_rate: float
+    samples_per_s: float
+    eta_s: float | None = Field(description="time left of training")
+
+
+class ValidationLine(Shape):
+    """Every validation sample exactly once, after an epoch."""
+
+    type: Literal["validation"] = "validation"
+    time: float
+    epoch: int
+    step: int
+    loss: float
+    accuracy: float
+    n_samples: int
+    is_best: bool
+
+
+class CheckpointLine(Shape):
+    """A whole checkpoint stands on disk: its manifest is written."""
+
+    type: Literal["checkpoint"] = "checkpoint"
+    time: float
+    epoch: int = Field(description="epochs done")
+    step: int
+    folder: str = Field(description="relative to the run's folder")
+    is_best: bool
+    metrics: dict[str, float]
+
+
+class NoteLine(Shape):
+    """Something a person should know: a decision, a skipped picture."""
+
+    type: Literal["note"] = "note"
+    time: float
+    level: Literal["info", "warn", "error"]
+    code: str
+    message: str
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
+ProgressLine = Annotated[
+    PhaseLine | TrainLine | ValidationLine | CheckpointLine | NoteLine, Field(discriminator="type")
+]
+PROGRESS_LINE: TypeAdapter[ProgressLine] = TypeAdapter(ProgressLine)
+
+
+class ManifestEntry(Shape):
+    name: str
+    bytes: int
+    sha256: str
+
+
+class CheckpointManifest(Shape):
+    """manifest.json, written last: a folder without it is no checkpoint."""
+
+    epoch: int
+    step: int
+    is_best: bool
+    metrics: dict[str, float]
+    files: list[ManifestEntry]
+
+
+class ErrorReport(Shape):
+    """Why a rank, or the launcher on its behalf, gave up."""
+
+    code: str = Field(
+        description="out_of_memory, non_finite_loss, bad_data, bad_model_output, peer_lost, internal ..."
+    )
+    message: str
+    hint: str | None = None
+    traceback: str | None = Field(None, description="the end of the failing rank's own")
+    rank: int | None = None
+    time: float
+
+
+class OutcomeReport(Shape):
+    """outcome.json: how the run ended; never an exit code."""
+
+    outcome: Outcome
+    reason: StopReason | None = None
+    error: ErrorReport | None = None
+
+
+class FindUnused(Shape):
+    """DDP's find_unused_parameters, and why."""
+
+    value: bool
+    reason: str
+    unused: list[str] = Field(
+        default_factory=list, description="trainable parameters that took no part in the loss"
+    )
+
+
+class FrozenProof(Shape):
+    """Hashes over the names and bytes of all frozen parameters and still buffers."""
+
+    before: str
+    after: str
+    unchanged: bool
+    n_parameters: int
+    n_buffers: int
+    left_out: list[str] = Field(default_factory=list, description="modules whose statistics move by request")
+
+
+class RanksProof(Shape):
+    """Checksums of all parameters, compared across ranks after step 1 and at the end."""
+
+    world_size: int
+    equal: bool
+    checksum: str
+
+
+class Evaluation(Shape):
+    """The final model on the validation samples."""
+
+    loss: float
+    accuracy: float
+    n_samples: int
+    per_class_accuracy: dict[str, float | None] = Field(description="None for a class without samples")
+    confusion_matrix: list[list[int]] = Field(
+        description="rows are the true class, columns the predicted one"
+    )
+
+
+class TrainingResult(Shape):
+    """result.json."""
+
+    job_id: str
+    spec: dict[str, Any] = Field(description="what ran, every default resolved; no path of the node in it")
+    freeze_plan: FreezePlan
+    find_unused_parameters: FindUnused
+    frozen_proof: FrozenProof
+    ranks: RanksProof
+    n_trainable: int = Field(description="parameters, in elements")
+    n_frozen: int
+    n_train_samples: int
+    n_validation_samples: int
+    skipped_images: list[str]
+    epochs: list[dict[str, Any]] = Field(
+        description="loss and accuracy of each epoch, training and validation"
+    )
+    best_epoch: int
+    stopped_early: bool
+    evaluation: Evaluation | None
+    seconds: dict[str, float] = Field(description="of each phase of the run")
+    versions: dict[str, str]
+    decisions: dict[str, str] = Field(description="what was left to Thaw, and why it chose so")

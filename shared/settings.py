@@ -1,0 +1,79 @@
+"""Every setting of the server's processes, from the environment: `THAW_` and the field's name in capitals."""
+
+from __future__ import annotations
+
+import socket
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """All settings. A `THAW_` variable that names none of them is an error, see `unknown_variables`."""
+
+    model_config = SettingsConfigDict(env_prefix="THAW_", extra="forbid")
+
+    # What every process needs.
+    database_url: SecretStr = Field(
+        description="Postgres, as postgresql+psycopg://user:password@host/database"
+    )
+    redis_url: SecretStr = Field(
+        description="Redis, as redis://host:6379/0 or redis+socket:///path/redis.sock"
+    )
+    store_url: str = Field(description="Artifact store: file:///folder or s3://bucket/prefix")
+    s3_endpoint: str | None = Field(None, description="S3 address, where it is not AWS")
+    s3_region: str | None = None
+    s3_access_key_id: SecretStr | None = None
+    s3_secret_access_key: SecretStr | None = None
+    log_level: str = "INFO"
+
+    # The API.
+    max_upload_bytes: int = Field(20 * 1024 * MIB, description="largest file that /v1/files takes")
+    max_unpacked_bytes: int = Field(100 * 1024 * MIB, description="largest sum of an archive's members")
+    max_archive_files: int = Field(2_000_000, description="most members an archive may have")
+    max_compression_ratio: float = Field(
+        200.0, description="unpacked over packed bytes, per archive and member"
+    )
+    max_body_bytes: int = Field(1 * MIB, description="largest JSON body")
+    max_attempts: int = Field(3, description="tries of a job whose worker is lost")
+
+    # Leases; DESIGN's numbers. `time_scale` shortens all of them in proportion, for tests.
+    time_scale: float = Field(1.0, gt=0, le=1)
+    lease_s: float = 60.0
+    renew_s: float = 10.0
+    hold_after_s: float = Field(40.0, description="a heartbeat older than this stops the ranks")
+    kill_after_held_s: float = 300.0
+    offer_s: float = Field(15.0, description="an unanswered offer is made anew after this")
+    gang_s: float = Field(30.0, description="an incomplete gang is aborted after this")
+    reconcile_s: float = 10.0
+    node_heartbeat_s: float = 5.0
+    schedule_s: float = Field(0.5, description="pause between two scheduling passes")
+
+    # A worker, which is one node.
+    node_name: str = Field(default_factory=socket.gethostname)
+    slots: int | None = Field(None, ge=1, le=1024, description="CPU slots; left out: the GPUs found, else 1")
+    work_dir: Path = Field(Path("/var/lib/thaw"), description="cache and scratch of this node")
+    advertise_host: str = Field("127.0.0.1", description="address at which other nodes reach this one")
+    port_base: int = Field(29500, description="rendezvous port of slot 0; slot n has port_base + n")
+    weights_dir: Path | None = Field(None, description="published weights already on disk, by file name")
+    trainer_env: dict[str, str] = Field(
+        default_factory=dict, description="extra environment of trainers, as JSON"
+    )
+    trainer_uid: int | None = Field(None, description="uid of the trainers, where the worker may change it")
+    cache_bytes: int = Field(
+        50 * 1024 * MIB, description="inputs kept on the node, least recently used go first"
+    )
+
+    def scaled(self, seconds: float) -> float:
+        """Seconds on this deployment's clock."""
+        return seconds * self.time_scale
+
+
+@lru_cache
+def get_settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()

@@ -1,0 +1,1 @@
+"""`thaw up`: the whole stack on one machine, from packages alone."""

@@ -91,7 +91,7 @@ def upgrade() -> None:
     sa.Column('validation_file_id', sa.Text(), nullable=True),
     sa.Column('weights_file_id', sa.Text(), nullable=True),
     sa.Column('spec', postgresql.JSONB(astext_type=sa.Text()), nullable=False),
-    sa.Column('architecture', postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+    sa.Column('resolved', postgresql.JSONB(astext_type=sa.Text()), nullable=False),
     sa.Column('freeze_plan', postgresql.JSONB(astext_type=sa.Text()), nullable=False),
     sa.Column('priority', sa.Integer(), server_default='0', nullable=False),
     sa.Column('devices_per_node', sa.Integer(), nullable=False),

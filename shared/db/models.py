@@ -182,10 +182,8 @@ class Job(Base):
     training_file_id: Mapped[str] = mapped_column(ForeignKey("files.id"))
     validation_file_id: Mapped[str | None] = mapped_column(ForeignKey("files.id"))
     weights_file_id: Mapped[str | None] = mapped_column(ForeignKey("files.id"))
-    spec: Mapped[dict[str, Any]] = mapped_column(doc="JobSpec with every default resolved")
-    architecture: Mapped[dict[str, Any]] = mapped_column(
-        doc="base and target Architecture, replace_head, class_names: what others need to go on from this job"
-    )
+    spec: Mapped[dict[str, Any]] = mapped_column(doc="JobSpec, as it was asked for")
+    resolved: Mapped[dict[str, Any]] = mapped_column(doc="ResolvedJob: every default decided")
     freeze_plan: Mapped[dict[str, Any]]
     priority: Mapped[int] = mapped_column(server_default="0")
     devices_per_node: Mapped[int]

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from shared.domain.freeze import FreezePlan, FreezeSpec
 from shared.domain.job import Outcome, StopReason
+from shared.domain.resolved import Architecture, ResolvedPreprocessing, Shape
 from shared.domain.spec import ResolvedHyperparameters
 
 SPEC_FILE = "spec.json"
@@ -27,25 +28,6 @@ OUTCOME_FILE = "outcome.json"
 LOG_FILE = "logs.txt"
 CHECKPOINT_FOLDER = "checkpoints"
 MANIFEST_FILE = "manifest.json"
-
-
-class Shape(BaseModel):
-    """A file's shape: unknown fields are errors, so two versions never misread one another in silence."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class Architecture(Shape):
-    """What it takes to build a network whose state dict can be loaded: name, classes, head."""
-
-    source: Literal["torchvision", "registered"]
-    name: str
-    version: str | None = Field(None, description="registered models: the distribution's version")
-    hash: str | None = Field(None, description="registered models: sha256 of the package's sources")
-    num_classes: int
-    head: list[str] = Field(
-        description="module paths whose last dimension is num_classes; the first is the main one"
-    )
 
 
 class WeightsFile(Shape):
@@ -65,15 +47,6 @@ class DataSource(Shape):
     format: Literal["image_folder", "parquet"]
     image_column: str | None = None
     label_column: str | None = None
-
-
-class ResolvedPreprocessing(Shape):
-    height: int
-    width: int
-    mean: list[float]
-    std: list[float]
-    augment: Literal["none", "flip", "crop_flip"]
-    max_unreadable_fraction: float
 
 
 class TrainerSpec(Shape):

@@ -1,0 +1,181 @@
+"""Builds networks, gives them new heads and loads weights into them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from shared import catalog
+from shared.domain.errors import Invalid
+from shared.domain.freeze_patterns import nearest
+from worker.training.network_tree import describe_module
+from worker.training.torchvision_compat import import_torchvision
+
+__all__ = [
+    "ENTRY_POINTS",
+    "auxiliary_logits",
+    "build",
+    "describe_module",
+    "head_paths",
+    "load_weights",
+    "main_logits",
+    "registered_builder",
+    "replace_head",
+    "training_loss",
+]
+
+ENTRY_POINTS = "thaw.models"
+Source = Literal["torchvision", "registered"]
+
+# The weights that the networks' papers give their auxiliary losses.
+AUXILIARY_WEIGHTS = {"GoogLeNetOutputs": 0.3, "InceptionOutputs": 0.4}
+
+# Published DenseNet files hold names from before torch forbade dots in module names: `norm.1` is `norm1` now.
+_OLD_DENSENET_NAME = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\.(?:weight|bias|running_\w+))$")
+
+
+def build(
+    name: str,
+    source: Source,
+    num_classes: int | None = None,
+    head_module: str | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> nn.Module:
+    """A freshly initialised network.
+
+    `num_classes` left out keeps the head as the network has it; `head_module` names the head where it is not the
+    network's own. `image_size` (height, width in pixels) is for the networks that are built for one size.
+    """
+    model = _torchvision(name, image_size) if source == "torchvision" else registered_builder(name)()
+    if num_classes is not None:
+        replace_head(model, head_paths(model, name, source, head_module), num_classes)
+    return model
+
+
+def head_paths(
+    model: nn.Module, name: str, source: Source, head_module: str | None = None
+) -> tuple[str, ...]:
+    """The modules that a change of classes replaces, the main one first."""
+    if source == "torchvision":
+        tree = catalog.get(name).tree
+    else:
+        tree = describe_module(model, getattr(registered_builder(name), "head", None))
+    return (tree.with_head([head_module]) if head_module else tree).head
+
+
+def replace_head(model: nn.Module, paths: Sequence[str], num_classes: int) -> None:
+    """Puts a fresh layer with `num_classes` outputs in the place of each of `paths`, of the same kind, device,
+    type and bias. Raises `Invalid` for what is neither a Linear nor a Conv2d, or is shared."""
+    tree = describe_module(model, paths)
+    if not paths:
+        raise Invalid("this model has no head that could be replaced: name one", param="head.module")
+    for path in tree.head:
+        model.set_submodule(path, _with_outputs(model.get_submodule(path), num_classes))
+
+
+def registered_builder(name: str) -> Callable[[], nn.Module]:
+    """The function that builds the registered model `name`; its optional attributes `head` (a module path) and
+    `image_size` (height, width) describe it further."""
+    offered = entry_points(group=ENTRY_POINTS)
+    found = offered.select(name=name)
+    if not found:
+        near = ", ".join(nearest(name, offered.names)) or "none"
+        raise Invalid(f"no model {name!r} is registered here; registered are {near}", param="model")
+    if len(found) > 1:
+        offering = ", ".join(sorted(entry.value for entry in found))
+        raise Invalid(f"the model {name!r} is registered {len(found)} times, by {offering}", param="model")
+    builder: Callable[[], nn.Module] = next(iter(found)).load()
+    return builder
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Loads a whole state, strictly: a `.safetensors` file, or a file that torchvision published (`.pth`)."""
+    state = _read_state(path)
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise Invalid(f"the weights in {path.name} do not fit the model: {error}", param="weights") from error
+
+
+def main_logits(output: Any) -> Tensor:
+    """The class scores in what a network returned, without its auxiliary ones."""
+    if isinstance(output, Tensor):
+        return output
+    if type(output).__name__ in AUXILIARY_WEIGHTS:
+        logits: Tensor = output.logits
+        return logits
+    raise Invalid(
+        f"the model returned a {type(output).__name__}; it must return one tensor, [batch, num_classes]",
+        param="model",
+        code="model_output",
+    )
+
+
+def auxiliary_logits(output: Any) -> Iterator[tuple[float, Tensor]]:
+    """Each auxiliary classifier's scores with the weight of its loss; nothing for most networks."""
+    weight = AUXILIARY_WEIGHTS.get(type(output).__name__)
+    if weight is not None:
+        yield from ((weight, scores) for scores in output[1:] if scores is not None)
+
+
+def training_loss(output: Any, loss_of: Callable[[Tensor], Tensor]) -> Tensor:
+    """The loss of the main scores, plus the weighted losses of the auxiliary ones where there are any."""
+    loss = loss_of(main_logits(output))
+    for weight, scores in auxiliary_logits(output):
+        loss = loss + weight * loss_of(scores)
+    return loss
+
+
+def _torchvision(name: str, image_size: tuple[int, int] | None) -> nn.Module:
+    known = catalog.get(name)
+    options: dict[str, Any] = {}
+    if name in ("googlenet", "inception_v3"):
+        # Published weights and own ones then see the same pictures: normalised as for ImageNet, turned back inside.
+        options = {"transform_input": True, "init_weights": True}
+    elif known.fixed_size:
+        height, width = image_size or known.image_size
+        if name.startswith("vit_") and height != width:
+            raise Invalid(f"{name} takes square pictures only, not {height}x{width}", param="preprocessing.image_size")
+        options = {"image_size": height} if name.startswith("vit_") else {"input_size": (height, width)}
+    model: nn.Module = import_torchvision().models.get_model(name, weights=None, **options)
+    return model
+
+
+def _with_outputs(layer: nn.Module, outputs: int) -> nn.Module:
+    like: dict[str, Any] = {"device": layer.weight.device, "dtype": layer.weight.dtype}
+    if isinstance(layer, nn.Linear):
+        return nn.Linear(layer.in_features, outputs, bias=layer.bias is not None, **like)
+    if isinstance(layer, nn.Conv2d):
+        return _conv_with_outputs(layer, outputs, like)
+    raise Invalid(f"the head must be a Linear or a Conv2d, not a {type(layer).__name__}", param="head.module")
+
+
+def _conv_with_outputs(layer: nn.Conv2d, outputs: int, like: dict[str, Any]) -> nn.Conv2d:
+    return nn.Conv2d(
+        layer.in_channels,
+        outputs,
+        layer.kernel_size,  # type: ignore[arg-type]  # torch types it as a tuple of any length
+        stride=layer.stride,  # type: ignore[arg-type]
+        padding=layer.padding,  # type: ignore[arg-type]
+        dilation=layer.dilation,  # type: ignore[arg-type]
+        groups=layer.groups,
+        bias=layer.bias is not None,
+        padding_mode=layer.padding_mode,  # type: ignore[arg-type]
+        **like,
+    )
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    for name in [name for name in state if _OLD_DENSENET_NAME.match(name)]:
+        state[_OLD_DENSENET_NAME.sub(r"\1\2", name)] = state.pop(name)
+    return state

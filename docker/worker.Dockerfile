@@ -1,0 +1,27 @@
+# A node: the worker and the trainers that it starts. Build from the root of the checkout, with --target cpu or gpu.
+FROM python:3.11-slim-bookworm AS packages
+# An index that has another build of torch than the default index, such as PyTorch's own of CPU builds, which
+# are smaller by gigabytes. Empty: the default index alone, whose build brings CUDA on x86-64.
+ARG TORCH_INDEX_URL=""
+WORKDIR /build
+RUN python -m venv /venv
+COPY pyproject.toml README.md constraints.txt ./
+COPY thaw ./thaw
+RUN --mount=type=cache,target=/root/.cache/pip \
+    PIP_EXTRA_INDEX_URL="$TORCH_INDEX_URL" /venv/bin/pip install -c constraints.txt ".[worker]"
+
+FROM python:3.11-slim-bookworm AS node
+RUN useradd --uid 10001 --create-home thaw && install -d -o thaw -g thaw -m 0700 /var/lib/thaw
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+WORKDIR /app
+COPY --from=packages /venv /venv
+COPY shared ./shared
+COPY worker ./worker
+USER 10001
+CMD ["python", "-m", "worker"]
+
+# What the container toolkit of NVIDIA reads: all GPUs of the reservation, and their compute libraries.
+FROM node AS gpu
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+
+FROM node AS cpu

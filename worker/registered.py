@@ -43,7 +43,9 @@ def source_hash(module: str) -> str:
 def _sources(package: str) -> Iterator[tuple[str, Path]]:
     spec = find_spec(package)
     if spec is None:
-        raise ModuleNotFoundError(f"the package {package!r} of a registered model is not installed", name=package)
+        raise ModuleNotFoundError(
+            f"the package {package!r} of a registered model is not installed", name=package
+        )
     if spec.submodule_search_locations is None:
         if spec.origin is None:
             raise ImportError(f"the package {package!r} of a registered model has no source", name=package)

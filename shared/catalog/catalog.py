@@ -1,4 +1,4 @@
-"""Reads the catalogue's files, each when it is first asked for. `python -m worker.training.describe` writes them."""
+"""Reads the catalogue's files, each when it is first asked for; `worker.training.describe` writes them."""
 
 from __future__ import annotations
 

@@ -16,9 +16,9 @@ from shared.domain.module_tree import ModuleTree
 class PublishedWeights:
     """Weights that torchvision publishes, and the preprocessing that they expect.
 
-    `resize_size` is the shorter side after resizing and `crop_size` the square cut from its middle, in pixels;
-    `min_size` is the smallest picture (height, width) that the network takes. `mean` and `std` are per channel, of
-    values between 0 and 1.
+    `resize_size` is the shorter side after resizing, `crop_size` the square cut from its middle, in pixels.
+    `min_size` (height, width) is the smallest picture that torchvision states for them. `mean` and `std` are
+    per channel, for values between 0 and 1.
     """
 
     name: str
@@ -45,8 +45,8 @@ class PublishedWeights:
 class CatalogModel:
     """One torchvision network as it is built with 1,000 classes.
 
-    `image_size` (height, width in pixels) is what its default weights expect. Where `fixed_size` is true, the network
-    is built for one size and takes no other.
+    `image_size` (height, width in pixels) is what its default weights expect, and what the tree is for. A
+    network of `fixed_size` is built for one size and takes no other.
     """
 
     name: str
@@ -65,7 +65,9 @@ class CatalogModel:
             if weights.name == name or (name == "DEFAULT" and weights.is_default):
                 return weights
         known = ", ".join(["DEFAULT", "none", *(weights.name for weights in self.weights)])
-        raise Invalid(f"{self.name} has no weights {name!r}; it has {known}", param="weights", code="unknown_weights")
+        raise Invalid(
+            f"{self.name} has no weights {name!r}; it has {known}", param="weights", code="unknown_weights"
+        )
 
     def to_data(self) -> dict[str, Any]:
         return {

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable
 from difflib import SequenceMatcher
 from fnmatch import translate
+from functools import cache
 from heapq import nlargest
 
 from shared.domain.errors import Invalid, NotSupportedYet
@@ -96,6 +97,7 @@ def _glob_matcher(pattern: str) -> Matcher:
             known = reached[prefix] = step(positions_after(before), part)
         return known
 
+    @cache
     def step(positions: frozenset[int], part: str) -> frozenset[int]:
         if end in positions:
             return frozenset({end})

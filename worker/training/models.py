@@ -38,7 +38,9 @@ Source = Literal["torchvision", "registered"]
 AUXILIARY_WEIGHTS = {"GoogLeNetOutputs": 0.3, "InceptionOutputs": 0.4}
 
 # Published DenseNet files hold names from before torch forbade dots in module names: `norm.1` is `norm1` now.
-_OLD_DENSENET_NAME = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\.(?:weight|bias|running_\w+))$")
+_OLD_DENSENET_NAME = re.compile(
+    r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\.(?:weight|bias|running_\w+))$"
+)
 
 
 def build(
@@ -50,8 +52,8 @@ def build(
 ) -> nn.Module:
     """A freshly initialised network.
 
-    `num_classes` left out keeps the head as the network has it; `head_module` names the head where it is not the
-    network's own. `image_size` (height, width in pixels) is for the networks that are built for one size.
+    `num_classes` left out keeps the head as the network has it; `head_module` names the head where it is not
+    the network's own. `image_size` (height, width in pixels) is for networks that are built for one size.
     """
     model = _torchvision(name, image_size) if source == "torchvision" else registered_builder(name)()
     if num_classes is not None:
@@ -71,8 +73,10 @@ def head_paths(
 
 
 def replace_head(model: nn.Module, paths: Sequence[str], num_classes: int) -> None:
-    """Puts a fresh layer with `num_classes` outputs in the place of each of `paths`, of the same kind, device,
-    type and bias. Raises `Invalid` for what is neither a Linear nor a Conv2d, or is shared."""
+    """Puts a fresh layer with `num_classes` outputs in the place of each of `paths`.
+
+    It has the old one's kind, device, type and bias. Raises `Invalid` for other kinds and for shared layers.
+    """
     tree = describe_module(model, paths)
     if not paths:
         raise Invalid("this model has no head that could be replaced: name one", param="head.module")
@@ -81,8 +85,10 @@ def replace_head(model: nn.Module, paths: Sequence[str], num_classes: int) -> No
 
 
 def registered_builder(name: str) -> Callable[[], nn.Module]:
-    """The function that builds the registered model `name`; its optional attributes `head` (a module path) and
-    `image_size` (height, width) describe it further."""
+    """The function that builds the registered model `name`.
+
+    Its optional attributes `head` (a module path) and `image_size` (height, width) say more of the model.
+    """
     offered = entry_points(group=ENTRY_POINTS)
     found = offered.select(name=name)
     if not found:
@@ -137,39 +143,28 @@ def _torchvision(name: str, image_size: tuple[int, int] | None) -> nn.Module:
     known = catalog.get(name)
     options: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
-        # Published weights and own ones then see the same pictures: normalised as for ImageNet, turned back inside.
+        # As with published weights: the input is normalised as for all others, and turned back inside.
         options = {"transform_input": True, "init_weights": True}
     elif known.fixed_size:
         height, width = image_size or known.image_size
         if name.startswith("vit_") and height != width:
-            raise Invalid(f"{name} takes square pictures only, not {height}x{width}", param="preprocessing.image_size")
+            raise Invalid(
+                f"{name} takes square pictures only, not {height}x{width}", param="preprocessing.image_size"
+            )
         options = {"image_size": height} if name.startswith("vit_") else {"input_size": (height, width)}
     model: nn.Module = import_torchvision().models.get_model(name, weights=None, **options)
     return model
 
 
 def _with_outputs(layer: nn.Module, outputs: int) -> nn.Module:
-    like: dict[str, Any] = {"device": layer.weight.device, "dtype": layer.weight.dtype}
+    kept: dict[str, Any] = {"device": layer.weight.device, "dtype": layer.weight.dtype}
     if isinstance(layer, nn.Linear):
-        return nn.Linear(layer.in_features, outputs, bias=layer.bias is not None, **like)
+        return nn.Linear(layer.in_features, outputs, bias=layer.bias is not None, **kept)
     if isinstance(layer, nn.Conv2d):
-        return _conv_with_outputs(layer, outputs, like)
+        geometry = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+        kept |= {name: getattr(layer, name) for name in geometry}
+        return nn.Conv2d(layer.in_channels, outputs, bias=layer.bias is not None, **kept)
     raise Invalid(f"the head must be a Linear or a Conv2d, not a {type(layer).__name__}", param="head.module")
-
-
-def _conv_with_outputs(layer: nn.Conv2d, outputs: int, like: dict[str, Any]) -> nn.Conv2d:
-    return nn.Conv2d(
-        layer.in_channels,
-        outputs,
-        layer.kernel_size,  # type: ignore[arg-type]  # torch types it as a tuple of any length
-        stride=layer.stride,  # type: ignore[arg-type]
-        padding=layer.padding,  # type: ignore[arg-type]
-        dilation=layer.dilation,  # type: ignore[arg-type]
-        groups=layer.groups,
-        bias=layer.bias is not None,
-        padding_mode=layer.padding_mode,  # type: ignore[arg-type]
-        **like,
-    )
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:

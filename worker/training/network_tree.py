@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from shared.domain.errors import Invalid
-from shared.domain.module_tree import REPLACEABLE_HEADS, ModuleInfo, ModuleTree, TensorInfo, is_below, join
+from shared.domain.module_tree import ModuleInfo, ModuleTree, TensorInfo, is_below, join
 
 CONTAINERS = frozenset({"Sequential", "ModuleList", "ModuleDict"})
 
@@ -49,8 +51,10 @@ def _module_info(path: str, module: nn.Module) -> ModuleInfo:
     parameters = [(name, p) for name, p in module._parameters.items() if p is not None]
     buffers = [(name, b) for name, b in module._buffers.items() if b is not None]
     for name, parameter in parameters:
-        if isinstance(parameter, nn.parameter.UninitializedTensorMixin):
-            raise Invalid(f"{join(path, name)!r} has no shape yet: lazy modules cannot be described, give sizes")
+        if isinstance(parameter, UninitializedParameter):
+            raise Invalid(
+                f"{join(path, name)!r} has no shape yet: lazy modules cannot be described, give sizes"
+            )
     return ModuleInfo(
         path=path,
         class_name=type(module).__name__,
@@ -83,7 +87,9 @@ def _blocks(
     return tuple(sorted((path for path in found if path in order), key=order.__getitem__))
 
 
-def _opened_children(module: nn.Module, path: str, containers: frozenset[str]) -> Iterator[tuple[str, nn.Module]]:
+def _opened_children(
+    module: nn.Module, path: str, containers: frozenset[str]
+) -> Iterator[tuple[str, nn.Module]]:
     for name, child in module.named_children():
         child_path = join(path, name)
         if type(child).__name__ in containers:
@@ -96,10 +102,11 @@ def _first_calls(model: nn.Module, example: Tensor) -> dict[str, int]:
     """For each module that an eval-mode forward calls: its place in the order of first calls."""
     calls: dict[str, int] = {}
     modes = {module: module.training for module in model.modules()}
-    hooks = [
-        module.register_forward_pre_hook(lambda _module, _args, path=path: calls.setdefault(path, len(calls)) and None)
-        for path, module in model.named_modules()
-    ]
+
+    def noting(path: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        return lambda _module, _inputs: calls.update({path: calls.get(path, len(calls))})
+
+    hooks = [module.register_forward_pre_hook(noting(path)) for path, module in model.named_modules()]
     try:
         with torch.no_grad():
             model.eval()(example)

@@ -1,8 +1,8 @@
 """Makes `import torchvision` work beside a build of torch that cannot load torchvision's compiled operators.
 
-The wheel of torchvision is built for CUDA. With a CPU build of torch its library does not load, and the import
-then fails because it describes operators that were never declared. Declaring them is enough for models and
-transforms; calling one still raises. Import torchvision only through here.
+The wheel of torchvision is built for CUDA. With a CPU build of torch its library does not load, and the
+import then fails because it describes operators that were never declared. Declaring them is enough for models
+and transforms; calling one still raises. Import torchvision only through here.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _real_operators_load() -> bool:
     libraries = sorted(Path(spec.origin).parent.glob("_C*.so"))
     try:
         for library in libraries:
-            torch.ops.load_library(library)
+            torch.ops.load_library(library)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     except OSError:
         return False
     return bool(libraries)
@@ -46,7 +46,7 @@ def _real_operators_load() -> bool:
 @cache
 def _declare_operators() -> torch.library.Library:
     """Declares the schemas. The library is cached because its declarations go when it is collected."""
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]  # likewise
     for schema in MISSING_OPERATORS:
-        library.define(schema)
+        library.define(schema)  # type: ignore[no-untyped-call]  # likewise
     return library

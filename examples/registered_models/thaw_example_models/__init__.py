@@ -1,0 +1,1 @@
+"""Networks of one's own, offered to Thaw through the entry-point group `thaw.models`."""

@@ -1,0 +1,66 @@
+"""Describes networks for processes that have no torch.
+
+python -m worker.training.describe registered        the models registered here, as JSON
+python -m worker.training.describe catalog OUT       torchvision's classifiers, a file each, into OUT
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shared import catalog
+from shared.catalog.catalog import write
+from shared.domain.module_tree import ModuleTree
+from worker.registered import RegisteredModel, registered_models
+from worker.training.catalog_source import model_names, read_model
+from worker.training.models import registered_builder
+from worker.training.network_tree import describe_module
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("registered")
+    commands.add_parser("catalog").add_argument("out", type=Path)
+    arguments = parser.parse_args()
+    if arguments.command == "registered":
+        json.dump({"models": [describe_registered(model) for model in registered_models()]}, sys.stdout)
+    else:
+        write_catalog(arguments.out)
+
+
+def describe_registered(model: RegisteredModel) -> dict[str, Any]:
+    """Name, version and hash of the model with its tree, head and picture size, or with what building raised."""
+    try:
+        tree, image_size = _read_registered(model.name)
+    except Exception as error:  # whatever a registered model's own code raises is for the operator to see
+        return {**asdict(model), "error": f"{type(error).__name__}: {error}"}
+    return {**asdict(model), "tree": tree.to_data(), "head": list(tree.head), "image_size": image_size}
+
+
+def write_catalog(out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    for name in model_names():
+        write(read_model(name), out)
+
+
+def _read_registered(name: str) -> tuple[ModuleTree, list[int] | None]:
+    if name in catalog.names():
+        raise ValueError(f"{name!r} is the name of a torchvision model; register it under another")
+    builder = registered_builder(name)
+    size = getattr(builder, "image_size", None)
+    example = torch.zeros(2, 3, *size) if size else None
+    return describe_module(builder(), getattr(builder, "head", None), example), list(size) if size else None
+
+
+if __name__ == "__main__":
+    main()

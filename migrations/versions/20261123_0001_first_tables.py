@@ -28,6 +28,7 @@ def upgrade() -> None:
     sa.Column('memory_bytes', sa.BigInteger(), nullable=True),
     sa.Column('models', postgresql.JSONB(astext_type=sa.Text()), nullable=False),
     sa.Column('state', sa.Enum('ready', 'suspect', 'draining', 'lost', name='node_state', native_enum=False, create_constraint=True, length=32), nullable=False),
+    sa.Column('suspect_until', sa.DateTime(timezone=True), nullable=True),
     sa.Column('registered_at', sa.DateTime(timezone=True), server_default=sa.text('clock_timestamp()'), nullable=False),
     sa.Column('last_seen_at', sa.DateTime(timezone=True), server_default=sa.text('clock_timestamp()'), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_nodes'))
@@ -170,6 +171,7 @@ def upgrade() -> None:
     sa.Column('state', sa.Enum('offered', 'claimed', 'ended', 'expired', name='allocation_state', native_enum=False, create_constraint=True, length=32), nullable=False),
     sa.Column('dispatch_seq', sa.Integer(), server_default='1', nullable=False),
     sa.Column('incarnation', sa.Uuid(), nullable=True),
+    sa.Column('claim_id', sa.Uuid(), nullable=True),
     sa.Column('offered_at', sa.DateTime(timezone=True), server_default=sa.text('clock_timestamp()'), nullable=False),
     sa.Column('claimed_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('lease_expires_at', sa.DateTime(timezone=True), nullable=True),

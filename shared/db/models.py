@@ -147,6 +147,7 @@ class NodeRow(Base):
     memory_bytes: Mapped[int | None] = mapped_column(BigInteger, doc="of one device")
     models: Mapped[list[list[str]]] = mapped_column(JSONB, doc="[name, hash] of the registered models here")
     state: Mapped[NodeState]
+    suspect_until: Mapped[datetime | None] = mapped_column(doc="no sooner is it ready again")
     registered_at: Mapped[datetime] = mapped_column(server_default=NOW)
     last_seen_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
@@ -266,6 +267,7 @@ class Allocation(Base):
     state: Mapped[AllocationState]
     dispatch_seq: Mapped[int] = mapped_column(server_default="1")
     incarnation: Mapped[UUID | None] = mapped_column(doc="of the worker that claimed it")
+    claim_id: Mapped[UUID | None] = mapped_column(doc="of the one handling of one message that claimed it")
     offered_at: Mapped[datetime] = mapped_column(server_default=NOW)
     claimed_at: Mapped[datetime | None]
     lease_expires_at: Mapped[datetime | None]

@@ -1,0 +1,218 @@
+"""How an attempt ends: its allocations one by one, then the attempt, then where its job goes next.
+
+All of it happens under the job's lock; every function here wants the rows locked already.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.orm import Session
+
+from shared.db.fence import lock_attempt
+from shared.db.history import move
+from shared.db.models import Allocation, Artifact, Attempt, Job, Slot
+from shared.domain.events import ErrorReport
+from shared.domain.job import (
+    AFTER_STOP,
+    LIVE_ALLOCATION_STATES,
+    AllocationState,
+    AttemptState,
+    JobState,
+    Outcome,
+    SlotState,
+    StopReason,
+    transition,
+)
+
+
+@dataclass(frozen=True)
+class StoredArtifact:
+    """A file of the result that stands in the store already."""
+
+    name: str
+    storage_key: str
+    bytes: int
+    sha256: str
+
+
+def finish(  # noqa: PLR0913 - each is one fact of what the node reports
+    session: Session,
+    *,
+    token: UUID,
+    allocation_id: str,
+    outcome: Outcome,
+    error: ErrorReport | None,
+    result: dict[str, Any] | None,
+    artifacts: Sequence[StoredArtifact],
+    clean: bool,
+    actor: str,
+) -> bool:
+    """End an allocation as its node tells it. `clean`: no process of it is left, its slots are free at once.
+
+    Only node rank 0 gives a result and artifacts. False: the lease was lost, nothing is written and the
+    result must not be used; True also when an earlier try of this call was committed.
+    """
+    found = lock_attempt(session, token)
+    if found is None:
+        return False
+    job, attempt = found
+    allocations = lock_allocations(session, attempt)
+    mine = next((one for one in allocations if one.id == allocation_id), None)
+    if mine is None or mine.state is not AllocationState.CLAIMED:
+        return mine is not None and mine.state is AllocationState.ENDED and mine.outcome is outcome
+    if mine.node_rank == 0:
+        _store(session, attempt, artifacts)
+        job.result = result if outcome is Outcome.SUCCEEDED else job.result
+    end_allocation(session, mine, AllocationState.ENDED, outcome, error, clean=clean)
+    settle(session, job, attempt, allocations, actor=actor)
+    return True
+
+
+def lock_allocations(session: Session, attempt: Attempt) -> list[Allocation]:
+    """Every allocation of a locked attempt, locked, by node rank."""
+    return list(
+        session.scalars(
+            select(Allocation)
+            .where(Allocation.attempt_id == attempt.id)
+            .order_by(Allocation.node_rank)
+            .with_for_update()
+            .execution_options(populate_existing=True)
+        )
+    )
+
+
+def end_allocation(
+    session: Session,
+    allocation: Allocation,
+    to: AllocationState,
+    outcome: Outcome,
+    error: ErrorReport | None,
+    *,
+    clean: bool,
+) -> None:
+    """End one allocation and let go of its slots: free when `clean`, else dirty until the node looks."""
+    transition(allocation, to)
+    allocation.outcome = outcome
+    allocation.error = error.model_dump(mode="json") if error else None
+    allocation.ended_at = func.clock_timestamp()
+    allocation.lease_expires_at = None
+    slots = session.scalars(
+        select(Slot)
+        .where(Slot.allocation_id == allocation.id)
+        .order_by(Slot.node_id, Slot.index)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    for slot in slots:
+        transition(slot, SlotState.FREE if clean else SlotState.DIRTY)
+        slot.allocation_id = None
+
+
+def withdraw_offers(session: Session, allocations: Sequence[Allocation]) -> None:
+    """Take back what no node has answered. Nothing ran there: the slots are free."""
+    for allocation in allocations:
+        if allocation.state is AllocationState.OFFERED:
+            end_allocation(session, allocation, AllocationState.EXPIRED, Outcome.INCOMPLETE, None, clean=True)
+
+
+def settle(
+    session: Session, job: Job, attempt: Attempt, allocations: Sequence[Allocation], *, actor: str
+) -> None:
+    """An allocation has ended: end the attempt and move the job if it was the last, else tell the others."""
+    session.flush()
+    if any(one.state in LIVE_ALLOCATION_STATES for one in allocations):
+        if attempt.state is not AttemptState.ENDING and _cause(allocations) is not None:
+            transition(attempt, AttemptState.ENDING)
+            withdraw_offers(session, allocations)
+            settle(session, job, attempt, allocations, actor=actor)
+        return
+    cause = _cause(allocations)
+    transition(attempt, AttemptState.ENDED)
+    attempt.outcome = (cause.outcome if cause else None) or Outcome.SUCCEEDED
+    attempt.error = cause.error if cause else None
+    attempt.ended_at = func.clock_timestamp()
+    _move_on(session, job, attempt.outcome, attempt.error, actor)
+
+
+def _cause(allocations: Sequence[Allocation]) -> Allocation | None:
+    """The allocation that tells how the attempt ended; None if it is a success.
+
+    Node rank 0 holds the result: once it has succeeded, what becomes of its peers changes nothing. Otherwise
+    the earliest failure counts, and a peer that only saw another go is never the earliest.
+    """
+    if allocations[0].outcome is Outcome.SUCCEEDED:
+        return None
+    failures = [one for one in allocations if one.outcome not in (None, Outcome.SUCCEEDED)]
+    return min(failures, key=_when, default=None)
+
+
+def _when(allocation: Allocation) -> tuple[bool, float]:
+    error = allocation.error or {}
+    ended_at = allocation.ended_at.timestamp() if allocation.ended_at else math.inf
+    return error.get("code") == "peer_lost", float(error.get("time", ended_at))
+
+
+def _move_on(session: Session, job: Job, outcome: Outcome, error: dict[str, Any] | None, actor: str) -> None:
+    """Where the job goes from here: DESIGN's rules."""
+    stop = job.stop_reason
+    match outcome:
+        case Outcome.SUCCEEDED:
+            move(session, job, JobState.SUCCEEDED, actor=actor, reason="The result is stored.")
+        case Outcome.FAILED:
+            _fail(session, job, error or _report("internal", "the run failed without saying why"), actor)
+        case Outcome.LOST:
+            job.attempts_used += 1
+            _after_loss(session, job, error, actor)
+        case Outcome.STOPPED | Outcome.INCOMPLETE:
+            why = "The run has stopped" if outcome is Outcome.STOPPED else "The offer was withdrawn"
+            to = AFTER_STOP[stop] if stop else JobState.QUEUED
+            asked = f" as asked ({stop})" if stop else "; the job waits again"
+            move(session, job, to, actor=actor, reason=f"{why}{asked}.")
+
+
+def _after_loss(session: Session, job: Job, error: dict[str, Any] | None, actor: str) -> None:
+    lost = (error or {}).get("message") or "the worker is gone"
+    if job.stop_reason is StopReason.CANCEL:
+        move(session, job, JobState.CANCELLED, actor=actor, reason=f"Cancelled; {lost}.")
+    elif job.attempts_used >= job.max_attempts:
+        tries = f"{job.attempts_used} of {job.max_attempts} tries were lost; the last: {lost}"
+        _fail(session, job, _report("worker_lost", tries), actor)
+    else:
+        to = AFTER_STOP[job.stop_reason] if job.stop_reason else JobState.QUEUED
+        reason = f"Try {job.attempts_used} of {job.max_attempts} was lost: {lost}."
+        move(session, job, to, actor=actor, reason=reason)
+
+
+def _fail(session: Session, job: Job, error: dict[str, Any], actor: str) -> None:
+    job.error = error
+    move(
+        session, job, JobState.FAILED, actor=actor, reason=str(error["message"]), data={"code": error["code"]}
+    )
+
+
+def _report(code: str, message: str) -> dict[str, Any]:
+    return ErrorReport(code=code, message=message, time=time.time()).model_dump(mode="json")
+
+
+def _store(session: Session, attempt: Attempt, artifacts: Sequence[StoredArtifact]) -> None:
+    """A later attempt's file takes the place of an earlier one's of the same name."""
+    for artifact in artifacts:
+        values = {
+            "attempt_id": attempt.id,
+            "storage_key": artifact.storage_key,
+            "bytes": artifact.bytes,
+            "sha256": artifact.sha256,
+        }
+        session.execute(
+            upsert(Artifact)
+            .values(job_id=attempt.job_id, name=artifact.name, **values)
+            .on_conflict_do_update(index_elements=["job_id", "name"], set_=values)
+        )

@@ -1,0 +1,134 @@
+"""What a running trainer tells: progress and checkpoints, written under the fence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, insert
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.orm import Session
+
+from shared.db.fence import lock_writer
+from shared.db.history import record
+from shared.db.models import Attempt, Checkpoint, Job, Metric
+from shared.domain.events import (
+    CheckpointManifest,
+    NoteLine,
+    PhaseLine,
+    ProgressLine,
+    TrainLine,
+    ValidationLine,
+)
+from shared.domain.resolved import Shape
+from shared.ids import new_id
+
+
+def write_progress(session: Session, *, token: UUID, lines: Sequence[ProgressLine], actor: str) -> bool:
+    """Store lines of progress: metrics, the job's latest figures, events. False: token lost, nothing written.
+
+    `actor` is the node's name. Lines about checkpoints say nothing here: `add_checkpoint` stores those.
+    """
+    found = lock_writer(session, token)
+    if found is None:
+        return False
+    job, attempt = found
+    metrics = [_metric(attempt, line) for line in lines if isinstance(line, TrainLine | ValidationLine)]
+    if metrics:
+        session.execute(insert(Metric), metrics)
+    for line in lines:
+        _tell(session, job, line, actor)
+    job.progress = {**(job.progress or {}), **_latest(lines)}
+    first = next((line for line in lines if isinstance(line, TrainLine)), None)
+    if first is not None and job.trained_at is None:
+        # The node's clock is not the database's: never before the start, never in the future.
+        seen = func.greatest(job.started_at, func.to_timestamp(first.time))
+        job.trained_at = func.least(func.clock_timestamp(), seen)
+    return True
+
+
+def add_checkpoint(
+    session: Session, *, token: UUID, manifest: CheckpointManifest, storage_prefix: str, actor: str
+) -> bool:
+    """Store that a whole checkpoint stands in the store below `storage_prefix`. False: token lost.
+
+    A second time with the same step is the first one tried again: nothing changes.
+    """
+    found = lock_writer(session, token)
+    if found is None:
+        return False
+    job, attempt = found
+    added = session.scalar(
+        upsert(Checkpoint)
+        .values(
+            id=new_id("ftckpt"),
+            job_id=job.id,
+            attempt_id=attempt.id,
+            epoch=manifest.epoch,
+            step=manifest.step,
+            is_best=manifest.is_best,
+            storage_prefix=storage_prefix,
+            manifest=_plain(manifest),
+        )
+        .on_conflict_do_nothing(index_elements=["attempt_id", "step"])
+        .returning(Checkpoint.id)
+    )
+    if added is not None:
+        record(
+            session,
+            job,
+            "checkpoint",
+            f"Checkpoint at step {manifest.step}, after {manifest.epoch} epochs.",
+            actor=actor,
+            data={"checkpoint": added, "step": manifest.step, "metrics": _plain(manifest)["metrics"]},
+        )
+    return True
+
+
+def _metric(attempt: Attempt, line: TrainLine | ValidationLine) -> dict[str, Any]:
+    return {
+        "job_id": attempt.job_id,
+        "attempt_id": attempt.id,
+        "kind": line.type,
+        "step": line.step,
+        "epoch": line.epoch,
+        "values": _figures(line),
+    }
+
+
+def _tell(session: Session, job: Job, line: ProgressLine, actor: str) -> None:
+    """The event of a line that people should see in the job's history; most lines are none."""
+    match line:
+        case PhaseLine():
+            record(
+                session, job, "phase", f"The run is {line.phase}.", actor=actor, data={"phase": line.phase}
+            )
+        case NoteLine():
+            data = {"code": line.code, **_plain(line)["data"]}
+            record(session, job, "note", line.message, actor=actor, level=line.level, data=data)
+        case ValidationLine():
+            message = f"Epoch {line.epoch}: validation accuracy {line.accuracy:.4f}, loss {line.loss:.4f}."
+            record(session, job, "metrics", message, actor=actor, data=_figures(line))
+
+
+def _latest(lines: Sequence[ProgressLine]) -> dict[str, Any]:
+    """The newest of each kind: `phase`, `train`, `validation`."""
+    latest: dict[str, Any] = {}
+    for line in lines:
+        if isinstance(line, PhaseLine):
+            latest["phase"] = line.phase
+        elif isinstance(line, TrainLine | ValidationLine):
+            latest[line.type] = _figures(line)
+    return latest
+
+
+def _figures(line: TrainLine | ValidationLine) -> dict[str, Any]:
+    return {name: value for name, value in _plain(line).items() if name != "type"}
+
+
+def _plain(shape: Shape) -> dict[str, Any]:
+    """As JSON that Postgres takes: NaN and infinity, which it refuses, become null."""
+    plain: dict[str, Any] = json.loads(shape.model_dump_json())
+    return plain

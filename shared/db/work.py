@@ -1,0 +1,150 @@
+"""What a worker must know to run an attempt: the job's facts, its files, where to go on from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from shared.db.models import Artifact, Attempt, Checkpoint, File, Job
+from shared.domain.errors import NotFound
+from shared.domain.events import CheckpointManifest
+from shared.domain.freeze import FreezePlan
+from shared.domain.job import LIVE_ATTEMPT_STATES
+from shared.domain.resolved import JobWeights, ResolvedJob
+
+MODEL_ARTIFACT = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """An uploaded file. `details` is what its check found: class names, samples, columns."""
+
+    id: str
+    filename: str
+    storage_key: str
+    sha256: str
+    bytes: int
+    format: str
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """The weights that another job made."""
+
+    job_id: str
+    storage_key: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """A checkpoint of this job. `epoch` counts the epochs done."""
+
+    id: str
+    epoch: int
+    step: int
+    storage_prefix: str
+    manifest: CheckpointManifest
+
+
+@dataclass(frozen=True)
+class Work:
+    """One attempt's work. `checkpoints`: the newest first, the others for when it cannot be read."""
+
+    job_id: str
+    team_id: str
+    attempt_id: str
+    attempt_number: int
+    nodes: int
+    devices_per_node: int
+    accelerator: str
+    resolved: ResolvedJob
+    freeze_plan: FreezePlan
+    training: InputFile
+    validation: InputFile | None
+    weights: InputFile | None
+    base_model: BaseModel | None
+    checkpoints: tuple[ResumePoint, ...]
+
+    @property
+    def resume_from(self) -> ResumePoint | None:
+        """The newest checkpoint, None on a first start."""
+        return self.checkpoints[0] if self.checkpoints else None
+
+
+def load_work(session: Session, token: UUID) -> Work:
+    """The work of a live attempt. Raises NotFound when the token is lost, or when an input is gone."""
+    row = session.execute(
+        select(Job, Attempt)
+        .join(Attempt, Attempt.job_id == Job.id)
+        .where(Attempt.lease_token == token, Attempt.state.in_(LIVE_ATTEMPT_STATES))
+    ).one_or_none()
+    if row is None:
+        raise NotFound("the attempt of this token is over", code="token_lost")
+    job, attempt = row
+    resolved = ResolvedJob.model_validate(job.resolved)
+    return Work(
+        job_id=job.id,
+        team_id=job.team_id,
+        attempt_id=attempt.id,
+        attempt_number=attempt.number,
+        nodes=job.nodes,
+        devices_per_node=job.devices_per_node,
+        accelerator=job.accelerator,
+        resolved=resolved,
+        freeze_plan=FreezePlan.model_validate(job.freeze_plan),
+        training=_file(session, job.training_file_id),
+        validation=_file(session, job.validation_file_id) if job.validation_file_id else None,
+        weights=_file(session, job.weights_file_id) if job.weights_file_id else None,
+        base_model=_base_model(session, resolved),
+        checkpoints=_checkpoints(session, job.id),
+    )
+
+
+def _file(session: Session, file_id: str) -> InputFile:
+    file = session.get(File, file_id)
+    if file is None:
+        raise NotFound(f"the file {file_id} that the job needs is gone")
+    return InputFile(
+        id=file.id,
+        filename=file.filename,
+        storage_key=file.storage_key,
+        sha256=file.sha256,
+        bytes=file.bytes,
+        format=file.format,
+        details=file.details,
+    )
+
+
+def _base_model(session: Session, resolved: ResolvedJob) -> BaseModel | None:
+    if not isinstance(resolved.weights, JobWeights):
+        return None
+    job_id = resolved.weights.job_id
+    artifact = session.get(Artifact, (job_id, MODEL_ARTIFACT))
+    if artifact is None:
+        raise NotFound(f"the job {job_id} that this one goes on from has no {MODEL_ARTIFACT}")
+    return BaseModel(job_id, artifact.storage_key, artifact.sha256, artifact.bytes)
+
+
+def _checkpoints(session: Session, job_id: str) -> tuple[ResumePoint, ...]:
+    rows = session.scalars(
+        select(Checkpoint)
+        .where(Checkpoint.job_id == job_id)
+        .order_by(Checkpoint.step.desc(), Checkpoint.created_at.desc())
+    )
+    return tuple(
+        ResumePoint(
+            id=row.id,
+            epoch=row.epoch,
+            step=row.step,
+            storage_prefix=row.storage_prefix,
+            manifest=CheckpointManifest.model_validate(row.manifest),
+        )
+        for row in rows
+    )

@@ -35,7 +35,8 @@ for top in sys.argv[1:]:
         except Exception:
             failed.append(name + ": " + traceback.format_exc(limit=-1).splitlines()[-1])
 print("torch" in sys.modules)
-sys.exit("\\n".join(failed))
+print(*failed, sep="\\n", file=sys.stderr)
+sys.exit(bool(failed))
 """
 
 

@@ -1,0 +1,78 @@
+"""What the launcher is told (launch.json), and what it makes of it: the trainer's command and environment."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import Field
+
+from shared.domain.events import SPEC_FILE
+from shared.domain.resolved import Shape
+
+LAUNCH_FILE = "launch.json"
+TRAINER_MODULE = "worker.training"
+
+_ALLOWED = frozenset(
+    {"PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"}
+)
+_ALLOWED_PREFIXES = ("NCCL_", "TORCH_NCCL_", "GLOO_", "UCX_", "FI_")
+_BOUND = Path(__file__).with_name("bound.py")
+_SOURCES = Path(__file__).parent.parent
+
+
+class LaunchPlan(Shape):
+    """launch.json. Times are seconds."""
+
+    nodes: int
+    node_rank: int
+    master_addr: str
+    master_port: int
+    slot_locks: list[str] = Field(description="lock files of this node's slots, in the order of local ranks")
+    visible_devices: str | None = Field(None, description="CUDA_VISIBLE_DEVICES; None on CPU nodes")
+    threads_per_rank: int = Field(ge=1)
+    trainer_env: dict[str, str] = Field(default_factory=dict)
+    trainer_uid: int | None = None
+    hold_after_s: float = Field(description="a heartbeat older than this stops the ranks")
+    kill_after_held_s: float = Field(description="ranks that were stopped for this long are killed")
+    log_bytes: int = Field(description="cap of logs.txt; its end is kept")
+
+
+def agent_command(plan: LaunchPlan, run: Path, module: str, launcher: int) -> list[str]:
+    """The command of torch elastic's agent, bound to the life of the process `launcher`."""
+    uid = "-" if plan.trainer_uid is None else str(plan.trainer_uid)
+    return [
+        *(sys.executable, "-I", "-S", str(_BOUND), str(launcher), uid),
+        *(sys.executable, "-m", "torch.distributed.run"),
+        "--rdzv-backend=static",
+        f"--nnodes={plan.nodes}",
+        f"--node-rank={plan.node_rank}",
+        f"--nproc-per-node={len(plan.slot_locks)}",
+        f"--master-addr={plan.master_addr}",
+        f"--master-port={plan.master_port}",
+        "--max-restarts=0",
+        f"--log-dir={run / 'elastic'}",
+        *("-m", module, str(run / SPEC_FILE), str(run)),
+    ]
+
+
+def agent_environment(plan: LaunchPlan, inherited: Mapping[str, str], launcher: int) -> dict[str, str]:
+    """The trainer's whole environment: an allow-list of `inherited`, the node's own, and what the ranks are told."""
+    environment = {name: value for name, value in inherited.items() if _is_allowed(name)}
+    environment["OMP_NUM_THREADS"] = str(plan.threads_per_rank)
+    if plan.visible_devices is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = plan.visible_devices
+    environment |= plan.trainer_env
+    environment["THAW_SLOT_LOCKS"] = ":".join(plan.slot_locks)
+    environment["THAW_LAUNCHER_PID"] = str(launcher)
+    if plan.trainer_uid is not None:
+        environment["THAW_TRAINER_UID"] = str(plan.trainer_uid)
+    # The run's folder is the working folder, and nothing is imported from there.
+    sources = [str(_SOURCES), *filter(None, [plan.trainer_env.get("PYTHONPATH")])]
+    environment |= {"PYTHONPATH": ":".join(sources), "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+    return environment
+
+
+def _is_allowed(name: str) -> bool:
+    return name in _ALLOWED or name.startswith(_ALLOWED_PREFIXES)

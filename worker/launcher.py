@@ -1,0 +1,184 @@
+"""Owns a trainer's processes: starts them, holds and wakes them, stops them, leaves none behind. Imports no torch.
+
+    python -m worker.launcher RUN_FOLDER --parent PID
+
+A process of its own, so that nothing that the supervisor does or suffers keeps it from watching the heartbeat.
+It reads launch.json, heartbeat.json and stop.json, and sees to it that outcome.json stands there at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from shared.domain.events import HEARTBEAT_FILE, LOG_FILE, STOP_FILE, Heartbeat, OutcomeReport, StopRequest
+from shared.domain.job import Outcome
+from worker.capped_log import CappedLog
+from worker.hold import HoldRule, Order
+from worker.launch import LAUNCH_FILE, TRAINER_MODULE, LaunchPlan, agent_command, agent_environment
+from worker.outcome import lost, settle
+from worker.processes import become_subreaper, bind_to_parent, kill_all, stop_all, wake_all
+from worker.slots import hold_shared
+
+_TICK_S = 0.1
+_READ_BYTES = 65_536
+_READS_A_TICK = 64
+_KILL_WAIT_S = 60.0
+
+
+def main() -> None:
+    """Launch, watch, tidy up. Exit code 0 once no process is left and the outcome is written."""
+    arguments = _parse(sys.argv[1:])
+    bind_to_parent(arguments.parent, signal.SIGTERM)
+    become_subreaper()
+    run: Path = arguments.run
+    plan = LaunchPlan.model_validate_json((run / LAUNCH_FILE).read_bytes())
+    with CappedLog(run / LOG_FILE, plan.log_bytes) as log:
+        launcher = Launcher(run, plan, log, parent=arguments.parent)
+        signal.signal(signal.SIGTERM, launcher.on_terminate)
+        clean = launcher.run(arguments.module)
+    sys.exit(0 if clean else "some trainer process could not be killed")
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    """A request to stop, and when its grace is over (monotonic seconds)."""
+
+    request: StopRequest
+    deadline: float
+
+
+class Launcher:
+    """One run's processes, from the first to the last."""
+
+    def __init__(self, run: Path, plan: LaunchPlan, log: CappedLog, *, parent: int) -> None:
+        self._run = run
+        self._plan = plan
+        self._log = log
+        self._parent = parent
+        self._rule = HoldRule(plan.hold_after_s, plan.kill_after_held_s)
+        self._held = False
+        self._stop: _Stop | None = None
+        self._terminated = False
+
+    def on_terminate(self, number: int, frame: FrameType | None) -> None:
+        """SIGTERM: the supervisor fences the run, or has died."""
+        self._terminated = True
+
+    def run(self, module: str) -> bool:
+        """Start the trainer and stay until it is over. False: some process could not be killed."""
+        locks = [hold_shared(Path(path)) for path in self._plan.slot_locks]
+        try:
+            return self._run_trainer(module)
+        finally:
+            for descriptor in locks:
+                os.close(descriptor)
+
+    def _run_trainer(self, module: str) -> bool:
+        try:
+            agent = self._start(module)
+            fallback = self._watch(agent)
+        finally:
+            # Whatever went wrong above: nothing may be left.
+            clean = kill_all(os.getpid(), limit_s=_KILL_WAIT_S)
+        self._copy_output(agent, wait_s=0)
+        settle(self._run, fallback)
+        return clean
+
+    def _start(self, module: str) -> subprocess.Popen[bytes]:
+        launcher = os.getpid()
+        agent = subprocess.Popen(  # noqa: S603 - our own module under our own interpreter
+            agent_command(self._plan, self._run, module, launcher),
+            env=agent_environment(self._plan, os.environ, launcher),
+            cwd=self._run,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        assert agent.stdout is not None
+        os.set_blocking(agent.stdout.fileno(), False)
+        return agent
+
+    def _watch(self, agent: subprocess.Popen[bytes]) -> OutcomeReport:
+        """Until the trainer has ended or must: how it ended, should no rank have said so."""
+        while True:
+            self._copy_output(agent, wait_s=_TICK_S)
+            status = agent.poll()
+            if status is not None:
+                return self._ended(status)
+            if self._terminated or os.getppid() != self._parent:
+                return lost("the run was fenced: its supervisor ended it, or has ended", code="fenced")
+            if self._obey_heartbeat() is Order.DIE:
+                return lost(
+                    f"the lease was not confirmed for {self._plan.kill_after_held_s:g} s after the run was held",
+                    code="lease_lost",
+                )
+            if self._grace_is_over():
+                assert self._stop is not None
+                return OutcomeReport(outcome=Outcome.STOPPED, reason=self._stop.request.reason)
+
+    def _ended(self, status: int) -> OutcomeReport:
+        if status == 0 and self._plan.node_rank > 0:
+            return OutcomeReport(outcome=Outcome.SUCCEEDED)  # the result is node rank 0's
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with exit code {status}"
+        return lost(f"the trainer {how} and left no word why", run=self._run)
+
+    def _copy_output(self, agent: subprocess.Popen[bytes], *, wait_s: float) -> None:
+        """What the ranks have printed goes to logs.txt; waits up to `wait_s` for some."""
+        assert agent.stdout is not None
+        deadline = time.monotonic() + wait_s
+        # Not without end: ranks that print faster than this reads must not keep it from its other duties.
+        for _ in range(_READS_A_TICK):
+            if not select.select([agent.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                return
+            data = os.read(agent.stdout.fileno(), _READ_BYTES)
+            if not data:  # every writer is gone
+                time.sleep(max(0.0, deadline - time.monotonic()))
+                return
+            self._log.append(data)
+
+    def _obey_heartbeat(self) -> Order:
+        sent = Heartbeat.model_validate_json((self._run / HEARTBEAT_FILE).read_bytes()).boottime_s
+        order = self._rule.decide(time.clock_gettime(time.CLOCK_BOOTTIME), sent)
+        if order is Order.HOLD and not self._held:
+            self._log.say("held: the lease is not confirmed, as when the database cannot be reached")
+            stop_all(os.getpid())
+        if order is Order.RUN and self._held:
+            self._log.say("woken: the lease is confirmed again")
+            wake_all(os.getpid())
+        self._held = order is not Order.RUN
+        return order
+
+    def _grace_is_over(self) -> bool:
+        now = time.monotonic()
+        asked = self._stop_request()
+        if asked is not None and (self._stop is None or asked != self._stop.request):
+            self._log.say(f"asked to stop ({asked.reason}), {asked.grace_s:g} s to leave")
+            self._stop = _Stop(asked, now + asked.grace_s)
+        return self._stop is not None and now > self._stop.deadline
+
+    def _stop_request(self) -> StopRequest | None:
+        try:
+            return StopRequest.model_validate_json((self._run / STOP_FILE).read_bytes())
+        except FileNotFoundError:
+            return None
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m worker.launcher", description=__doc__)
+    parser.add_argument("run", type=Path, metavar="RUN_FOLDER")
+    parser.add_argument("--parent", type=int, required=True, help="process id of the supervisor")
+    parser.add_argument("--module", default=TRAINER_MODULE, help="what each rank runs")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""outcome.json where the engine left none: how a run ended, from what its ranks left behind."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from shared.domain.events import LOG_FILE, OUTCOME_FILE, ErrorReport, OutcomeReport
+from shared.domain.job import Outcome
+from worker.capped_log import end_of
+from worker.run_folder import write_whole
+
+PEER_LOST = "peer_lost"
+WORKER_LOST = "worker_lost"
+_LOG_END_BYTES = 4_000
+
+
+def settle(run: Path, fallback: OutcomeReport) -> OutcomeReport:
+    """The engine's outcome; else the earliest error of a rank; else `fallback`. It stands in outcome.json then."""
+    told = read_outcome(run)
+    if told is not None:
+        return told
+    report = from_errors(run) or fallback
+    write_whole(run / OUTCOME_FILE, report.model_dump_json(indent=1))
+    return report
+
+
+def read_outcome(run: Path) -> OutcomeReport | None:
+    """outcome.json; None where there is none, or none that can be read."""
+    try:
+        return OutcomeReport.model_validate_json((run / OUTCOME_FILE).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def from_errors(run: Path) -> OutcomeReport | None:
+    """The earliest error that a rank wrote, lost peers aside: failed. Lost peers alone: lost. None: no error."""
+    reports = sorted(_error_reports(run), key=lambda report: report.time)
+    for report in reports:
+        if report.code != PEER_LOST:
+            return OutcomeReport(outcome=Outcome.FAILED, error=report)
+    return OutcomeReport(outcome=Outcome.LOST, error=reports[0]) if reports else None
+
+
+def lost(message: str, *, code: str = WORKER_LOST, run: Path | None = None) -> OutcomeReport:
+    """The attempt is to be tried again. With `run`, the end of its log goes with the message."""
+    log = "" if run is None else end_of(run / LOG_FILE, _LOG_END_BYTES).decode(errors="replace")
+    error = ErrorReport(code=code, message=message, traceback=log or None, time=time.time())
+    return OutcomeReport(outcome=Outcome.LOST, error=error)
+
+
+def _error_reports(run: Path) -> list[ErrorReport]:
+    reports = []
+    for path in run.glob("error-rank*.json"):
+        try:
+            reports.append(ErrorReport.model_validate_json(path.read_bytes()))
+        except ValidationError:
+            continue  # a rank that was killed while it wrote: the others' say, or the fallback, holds
+    return reports

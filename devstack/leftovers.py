@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-_END_BY_THEMSELVES_S = 5.0
+_END_BY_THEMSELVES_S = 2.0
 _END_BY_FORCE_S = 5.0
 _LOOK_AGAIN_S = 0.02
 

@@ -7,13 +7,13 @@ first try did and answers the same.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
-from sqlalchemy import CTE, ColumnElement, case, func, literal, select, update
+from sqlalchemy import CTE, case, func, literal, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
+from shared.db.clock import seconds_from_now
 from shared.db.endings import StoredArtifact, finish
 from shared.db.history import lock_job, move
 from shared.db.models import Allocation, Attempt, Job, NodeRow
@@ -125,7 +125,7 @@ def renew(session: Session, *, token: UUID, allocation_id: str, lease_s: float) 
             Attempt.state.in_(LIVE_ATTEMPT_STATES),
             Job.id == Attempt.job_id,
         )
-        .values(lease_expires_at=_after(lease_s))
+        .values(lease_expires_at=seconds_from_now(lease_s))
         .returning(Job.stop_reason, Attempt.state)
         .execution_options(synchronize_session=False)
     ).one_or_none()
@@ -153,7 +153,7 @@ def _take(
             incarnation=incarnation,
             claim_id=claim_id,
             claimed_at=func.clock_timestamp(),
-            lease_expires_at=_after(lease_s),
+            lease_expires_at=seconds_from_now(lease_s),
         )
         .returning(Allocation.attempt_id)
         .cte("taken")
@@ -208,7 +208,3 @@ def _claimed(session: Session, job: Job, allocation_id: str) -> Claim:
         master_port=attempt.master_port,
         attempt_running=attempt.state is AttemptState.RUNNING,
     )
-
-
-def _after(seconds: float) -> ColumnElement[datetime]:
-    return func.clock_timestamp() + timedelta(seconds=seconds)

@@ -30,6 +30,7 @@ class Waiting:
     order: tuple[int, float, str]
     devices_per_node: int
     accelerator: str
+    nodes: int = 1
     registered_model: tuple[str, str] | None = None
 
 
@@ -72,6 +73,9 @@ def decide(nodes: Sequence[Node], queue: Sequence[Waiting]) -> Decision:
     placements: list[Placement] = []
     reasons: dict[str, str] = {}
     for job in sorted(queue, key=lambda waiting: waiting.order):
+        if job.nodes > 1:
+            reasons[job.id] = f"needs {job.nodes} nodes; jobs of several nodes are not placed yet"
+            continue
         able = [node for node in nodes if could_ever_run(job, node)]
         fitting = [n for n in able if n.id not in kept_for_others and len(free[n.id]) >= job.devices_per_node]
         if fitting:

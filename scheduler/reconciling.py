@@ -1,0 +1,65 @@
+"""Putting right, finding by finding: each in a transaction of its own, so one that fails stops no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Concatenate, ParamSpec, TypeVar
+
+import structlog
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from shared.db import reconcile
+from shared.db.placement import Offer
+from shared.db.steps import run_step
+from shared.domain.errors import ThawError
+from shared.settings import Settings
+
+Finding = TypeVar("Finding")
+Result = TypeVar("Result")
+Parameters = ParamSpec("Parameters")
+
+
+def let_go_stopped_offers(engine: Engine) -> None:
+    """Jobs that were asked to stop before a node had answered go on at once."""
+    _each(engine, run_step(engine, reconcile.stopped_offers), reconcile.withdraw)
+
+
+def admit_jobs(engine: Engine) -> None:
+    """Jobs whose base job is over are queued, or fail."""
+    _each(engine, run_step(engine, reconcile.waiting_for_base), reconcile.admit)
+
+
+def answer_silence(engine: Engine, settings: Settings) -> list[Offer]:
+    """Offers that no node has answered, made anew or taken back. Returns those to publish."""
+    offer_s, gang_s = settings.scaled(settings.offer_s), settings.scaled(settings.gang_s)
+    silent = run_step(engine, reconcile.unanswered_offers, offer_s=offer_s)
+    made = _each(engine, silent, reconcile.offer_again, offer_s=offer_s, gang_s=gang_s)
+    return [offer for offers in made for offer in offers]
+
+
+def expire_the_lost(engine: Engine, settings: Settings) -> None:
+    """Leases that ran out, and nodes not heard of for a lease."""
+    log = structlog.stdlib.get_logger(__name__)
+    expired = _each(engine, run_step(engine, reconcile.expired_leases), reconcile.expire)
+    lost = run_step(engine, reconcile.lose_silent_nodes, lease_s=settings.scaled(settings.lease_s))
+    if any(expired):
+        log.warning("leases ran out", number=sum(expired))
+    for node_id in lost:
+        log.warning("a node is lost", node=node_id)
+
+
+def _each(
+    engine: Engine,
+    findings: Iterable[Finding],
+    act: Callable[Concatenate[Session, Finding, Parameters], Result],
+    *args: Parameters.args,
+    **kwargs: Parameters.kwargs,
+) -> list[Result]:
+    results = []
+    for finding in findings:
+        try:
+            results.append(run_step(engine, act, finding, *args, **kwargs))
+        except ThawError:
+            structlog.stdlib.get_logger(__name__).exception("a finding was left", finding=str(finding))
+    return results

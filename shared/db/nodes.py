@@ -1,0 +1,202 @@
+"""A node in the database: it registers, is heard of, cleans its slots, leaves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import case, delete, func, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.orm import Session
+
+from shared.db.endings import finish, lock_allocations, settle, withdraw_offers
+from shared.db.fence import lock_attempt
+from shared.db.history import move
+from shared.db.models import Allocation, Attempt, NodeRow, RegisteredModel, Slot
+from shared.domain.events import ErrorReport
+from shared.domain.job import (
+    LIVE_ALLOCATION_STATES,
+    LIVE_ATTEMPT_STATES,
+    AllocationState,
+    JobState,
+    NodeState,
+    Outcome,
+    SlotState,
+    StopReason,
+    transition,
+)
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """What a node says of itself. `models`: (name, hash) of the registered models installed there."""
+
+    id: str
+    queue: str
+    advertise_host: str
+    port_base: int
+    accelerator: str
+    memory_bytes: int | None
+    n_slots: int
+    models: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Held:
+    """An allocation that a node has claimed."""
+
+    allocation_id: str
+    token: UUID
+    slots: tuple[int, ...]
+
+
+def register(session: Session, facts: NodeFacts, incarnation: UUID) -> None:
+    """Enter the node, or take it over from its earlier worker, whose claims no longer count."""
+    values = {
+        "incarnation": incarnation,
+        "queue": facts.queue,
+        "advertise_host": facts.advertise_host,
+        "port_base": facts.port_base,
+        "accelerator": facts.accelerator,
+        "memory_bytes": facts.memory_bytes,
+        "models": [list(model) for model in facts.models],
+        "state": NodeState.READY,
+        "suspect_until": None,
+        "registered_at": func.clock_timestamp(),
+        "last_seen_at": func.clock_timestamp(),
+    }
+    node = upsert(NodeRow).values(id=facts.id, **values)
+    session.execute(node.on_conflict_do_update(index_elements=["id"], set_=values))
+    rows = [{"node_id": facts.id, "index": n, "state": SlotState.FREE} for n in range(facts.n_slots)]
+    session.execute(upsert(Slot).values(rows).on_conflict_do_nothing())
+    session.execute(
+        delete(Slot).where(
+            Slot.node_id == facts.id, Slot.index >= facts.n_slots, Slot.state != SlotState.HELD
+        )
+    )
+
+
+def beat(session: Session, node_id: str, incarnation: UUID, *, reachable: bool) -> bool:
+    """The node is heard of. `reachable`: it hears its queue too. False: another worker took the node over.
+
+    A suspect node is ready again when its time is over; a leaving one stays so.
+    """
+    over = or_(NodeRow.suspect_until.is_(None), NodeRow.suspect_until < func.clock_timestamp())
+    ready = literal(NodeState.READY, NodeRow.state.type)
+    suspect = literal(NodeState.SUSPECT, NodeRow.state.type)
+    state = case(
+        (NodeRow.state == NodeState.DRAINING, NodeRow.state),
+        (literal(reachable) & over, ready),
+        else_=suspect,
+    )
+    heard = session.scalar(
+        update(NodeRow)
+        .where(NodeRow.id == node_id, NodeRow.incarnation == incarnation)
+        .values(last_seen_at=func.clock_timestamp(), state=state)
+        .returning(NodeRow.id)
+        .execution_options(synchronize_session=False)
+    )
+    return heard is not None
+
+
+def dirty_slots(session: Session, node_id: str) -> list[int]:
+    """Slots of the node of which nobody knows whether a process is left there."""
+    return list(
+        session.scalars(select(Slot.index).where(Slot.node_id == node_id, Slot.state == SlotState.DIRTY))
+    )
+
+
+def clean_slots(session: Session, node_id: str, indexes: Sequence[int]) -> None:
+    """The node has seen that no process is left on these slots."""
+    slots = session.scalars(
+        select(Slot)
+        .where(Slot.node_id == node_id, Slot.index.in_(indexes), Slot.state == SlotState.DIRTY)
+        .order_by(Slot.index)
+        .with_for_update()
+    )
+    for slot in slots:
+        transition(slot, SlotState.FREE)
+
+
+def claimed_by(session: Session, node_id: str) -> list[Held]:
+    """Everything that the node holds a lease on, under whichever incarnation."""
+    rows = session.execute(
+        select(Allocation.id, Attempt.lease_token, Allocation.slots)
+        .join(Attempt, Attempt.id == Allocation.attempt_id)
+        .where(Allocation.node_id == node_id, Allocation.state == AllocationState.CLAIMED)
+    )
+    return [Held(id, token, tuple(slots)) for id, token, slots in rows]
+
+
+def give_up(session: Session, held: Held, *, actor: str) -> bool:
+    """End an allocation whose processes are all gone: its worker will never report. Its slots are free."""
+    message = f"the worker on {actor} ended while it ran the job"
+    return finish(
+        session,
+        token=held.token,
+        allocation_id=held.allocation_id,
+        outcome=Outcome.LOST,
+        error=ErrorReport(code="worker_lost", message=message, time=time.time()),
+        result=None,
+        artifacts=(),
+        clean=True,
+        actor=actor,
+    )
+
+
+def start_drain(session: Session, node_id: str, incarnation: UUID) -> list[UUID]:
+    """The node takes no more offers. Returns the tokens of the attempts that have a share there."""
+    session.execute(
+        update(NodeRow)
+        .where(NodeRow.id == node_id, NodeRow.incarnation == incarnation)
+        .values(state=NodeState.DRAINING)
+    )
+    return list(
+        session.scalars(
+            select(Attempt.lease_token)
+            .join(Allocation)
+            .where(
+                Allocation.node_id == node_id,
+                Allocation.state.in_(LIVE_ALLOCATION_STATES),
+                Attempt.state.in_(LIVE_ATTEMPT_STATES),
+            )
+        )
+    )
+
+
+def leave(session: Session, token: UUID, *, node_id: str) -> None:
+    """Ask an attempt's job to leave the node: it checkpoints and waits again, with no attempt used up."""
+    found = lock_attempt(session, token)
+    if found is None:
+        return
+    job, attempt = found
+    allocations = lock_allocations(session, attempt)
+    if all(one.state not in LIVE_ALLOCATION_STATES for one in allocations):
+        return
+    if job.state is JobState.RUNNING:
+        reason = f"The node {node_id} is leaving."
+        move(session, job, JobState.STOPPING, actor=node_id, reason=reason, stop_reason=StopReason.DRAIN)
+    elif job.state is JobState.DISPATCHED:
+        withdraw_offers(session, allocations)
+        settle(session, job, attempt, allocations, actor=node_id)
+
+
+def undescribed(session: Session, models: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those of (name, hash) that no node has described yet."""
+    rows = session.execute(select(RegisteredModel.name, RegisteredModel.hash))
+    known = {(name, hash) for name, hash in rows}
+    return [model for model in models if model not in known]
+
+
+def store_description(
+    session: Session, *, name: str, version: str, hash: str, description: dict[str, Any]
+) -> None:
+    """Keep what a node found out about a registered model; the first description of a hash stays."""
+    session.execute(
+        upsert(RegisteredModel)
+        .values(name=name, version=version, hash=hash, description=description)
+        .on_conflict_do_nothing()
+    )

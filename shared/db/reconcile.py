@@ -1,0 +1,173 @@
+"""Putting right what nobody will report: leases that ran out, offers without an answer, nodes gone silent.
+
+Each list is bounded and taken without locks; each entry is then looked at again under its job's lock, in a
+transaction of its own, so copies of the reconciler and late reports cannot both act on it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session, aliased
+
+from shared.db.clock import seconds_ago, seconds_from_now
+from shared.db.endings import end_allocation, lock_allocations, settle, withdraw_offers
+from shared.db.fence import lock_attempt
+from shared.db.history import lock_job, move
+from shared.db.models import Allocation, Attempt, Job, NodeRow
+from shared.db.placement import Offer
+from shared.domain.events import ErrorReport
+from shared.domain.job import AllocationState, AttemptState, JobState, NodeState, Outcome
+
+ACTOR = "reconciler"
+BATCH = 100
+
+
+def expired_leases(session: Session) -> Sequence[UUID]:
+    """Tokens of attempts that have an allocation whose lease ran out."""
+    return session.scalars(
+        select(Attempt.lease_token)
+        .join(Allocation)
+        .where(
+            Allocation.state == AllocationState.CLAIMED,
+            Allocation.lease_expires_at < func.clock_timestamp(),
+        )
+        .distinct()
+        .limit(BATCH)
+    ).all()
+
+
+def expire(session: Session, token: UUID) -> bool:
+    """Expire what has run out in one attempt; its slots stay dirty until their node has looked."""
+    found = lock_attempt(session, token)
+    if found is None:
+        return False
+    job, attempt = found
+    allocations = lock_allocations(session, attempt)
+    now = session.scalars(select(func.clock_timestamp())).one()
+    over = [one for one in allocations if one.lease_expires_at and one.lease_expires_at < now]
+    for allocation in over:
+        message = f"the node {allocation.node_id} did not renew its lease in time"
+        error = ErrorReport(code="worker_lost", message=message, time=time.time())
+        end_allocation(session, allocation, AllocationState.EXPIRED, Outcome.LOST, error, clean=False)
+    if over:
+        settle(session, job, attempt, allocations, actor=ACTOR)
+    return bool(over)
+
+
+def unanswered_offers(session: Session, *, offer_s: float) -> Sequence[UUID]:
+    """Tokens of attempts that have an offer older than `offer_s`."""
+    return session.scalars(
+        select(Attempt.lease_token)
+        .join(Allocation)
+        .where(
+            Allocation.state == AllocationState.OFFERED,
+            Allocation.offered_at < seconds_ago(offer_s),
+        )
+        .distinct()
+        .limit(BATCH)
+    ).all()
+
+
+def offer_again(session: Session, token: UUID, *, offer_s: float, gang_s: float) -> list[Offer]:
+    """Make an attempt's unanswered offers anew; when it is older than `gang_s`, take them back instead.
+
+    Then the job is queued again with nothing used up, and the silent nodes are suspect for `gang_s` at least.
+    """
+    found = lock_attempt(session, token)
+    if found is None:
+        return []
+    job, attempt = found
+    allocations = lock_allocations(session, attempt)
+    now = session.scalars(select(func.clock_timestamp())).one()
+    silent = [
+        one
+        for one in allocations
+        if one.state is AllocationState.OFFERED and (now - one.offered_at).total_seconds() > offer_s
+    ]
+    if silent and (now - attempt.created_at).total_seconds() > gang_s:
+        suspect(session, [one.node_id for one in silent], for_s=gang_s)
+        withdraw_offers(session, allocations)
+        settle(session, job, attempt, allocations, actor=ACTOR)
+        return []
+    for allocation in silent:
+        allocation.dispatch_seq += 1
+        allocation.offered_at = now
+    session.flush()
+    return [Offer(one.id, one.dispatch_seq, one.node_id) for one in silent]
+
+
+def stopped_offers(session: Session) -> Sequence[UUID]:
+    """Tokens of attempts whose job was asked to stop before every node had claimed."""
+    return session.scalars(
+        select(Attempt.lease_token)
+        .join(Job, Job.id == Attempt.job_id)
+        .where(Attempt.state == AttemptState.OFFERED, Job.state == JobState.STOPPING)
+        .limit(BATCH)
+    ).all()
+
+
+def withdraw(session: Session, token: UUID) -> bool:
+    """Take back the open offers of an attempt whose job was asked to stop, and so let the job go."""
+    found = lock_attempt(session, token)
+    if found is None:
+        return False
+    job, attempt = found
+    if attempt.state is not AttemptState.OFFERED or job.state is not JobState.STOPPING:
+        return False
+    allocations = lock_allocations(session, attempt)
+    withdraw_offers(session, allocations)
+    settle(session, job, attempt, allocations, actor=ACTOR)
+    return True
+
+
+def suspect(session: Session, node_ids: Sequence[str], *, for_s: float) -> None:
+    """Give these nodes no offer until they are heard again, and not for `for_s` seconds."""
+    session.execute(
+        update(NodeRow)
+        .where(NodeRow.id.in_(node_ids), NodeRow.state.in_((NodeState.READY, NodeState.SUSPECT)))
+        .values(state=NodeState.SUSPECT, suspect_until=seconds_from_now(for_s))
+    )
+
+
+def lose_silent_nodes(session: Session, *, lease_s: float) -> Sequence[str]:
+    """Mark nodes not heard of for a lease; what they hold expires by its own lease. Returns their names."""
+    return session.scalars(
+        update(NodeRow)
+        .where(NodeRow.state != NodeState.LOST, NodeRow.last_seen_at < seconds_ago(lease_s))
+        .values(state=NodeState.LOST)
+        .returning(NodeRow.id)
+    ).all()
+
+
+def waiting_for_base(session: Session) -> Sequence[str]:
+    """Jobs that wait for another job which is over."""
+    base = aliased(Job)
+    return session.scalars(
+        select(Job.id)
+        .join(base, base.id == Job.base_job_id)
+        .where(
+            Job.state == JobState.VALIDATING_FILES,
+            base.state.in_((JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)),
+        )
+        .order_by(Job.created_at)
+        .limit(BATCH)
+    ).all()
+
+
+def admit(session: Session, job_id: str) -> None:
+    """Queue a job whose base has succeeded; fail it when the base will never have a result."""
+    job = lock_job(session, job_id)
+    if job.state is not JobState.VALIDATING_FILES or job.base_job_id is None:
+        return
+    base_state = session.scalars(select(Job.state).where(Job.id == job.base_job_id)).one()
+    job.wait_reason = None
+    if base_state is JobState.SUCCEEDED:
+        move(session, job, JobState.QUEUED, actor=ACTOR, reason=f"{job.base_job_id} has its result.")
+        return
+    message = f"the job {job.base_job_id} that this one goes on from has {base_state}, without a result"
+    job.error = ErrorReport(code="base_job_failed", message=message, time=time.time()).model_dump(mode="json")
+    move(session, job, JobState.FAILED, actor=ACTOR, reason=message)

@@ -1,0 +1,1 @@
+"""Thaw's client: the `thaw` command, and `thaw.client.Thaw` for programs."""

@@ -1,0 +1,64 @@
+"""Every command by its name."""
+
+from __future__ import annotations
+
+import typer
+
+from thaw.cli import files, jobs, models, nodes, results, unbuilt
+from thaw.cli.plan import plan
+from thaw.cli.session import remember
+from thaw.cli.submit import submit
+from thaw.cli.up import up
+from thaw.cli.watch import watch
+
+
+def build() -> typer.Typer:
+    """The whole command line."""
+    app = _group()
+    app.callback()(remember)
+    for command in (up, submit, plan, watch, jobs.show, jobs.cancel, jobs.logs, jobs.metrics):
+        app.command()(command)
+    app.command("list")(jobs.list_jobs)
+    app.command()(results.download)
+    app.command()(results.predict)
+    app.add_typer(_files(), name="files")
+    app.add_typer(_models(), name="models")
+    app.add_typer(_nodes(), name="node")
+    for name in unbuilt.NAMES:
+        app.command(name, context_settings=unbuilt.TAKES_ANYTHING, hidden=True)(unbuilt.not_yet)
+    return app
+
+
+def _files() -> typer.Typer:
+    group = _group(help="Data sets and weights on the server.")
+    group.command("put")(files.put)
+    group.command("list")(files.list_files)
+    group.command("rm")(files.remove)
+    return group
+
+
+def _models() -> typer.Typer:
+    group = _group(help="Base models; `show NAME` gives the layer tree.", without_command=True)
+    group.callback()(models.list_models)
+    group.command("show")(models.show_model)
+    return group
+
+
+def _nodes() -> typer.Typer:
+    group = _group(help="The hosts that jobs run on.")
+    group.command("list")(nodes.list_nodes)
+    group.command("drain", context_settings=unbuilt.TAKES_ANYTHING, hidden=True)(unbuilt.not_yet)
+    return group
+
+
+def _group(help: str | None = None, without_command: bool = False) -> typer.Typer:
+    # Plain errors in one line: what a script logs should not be a frame of box characters.
+    return typer.Typer(
+        help=help,
+        no_args_is_help=not without_command,
+        invoke_without_command=without_command,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )

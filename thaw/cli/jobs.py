@@ -1,0 +1,122 @@
+"""The commands that read or end one job, or list them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+import typer
+
+from thaw.cli.output import Json, as_json, line, screen, table, when
+from thaw.cli.plan_tree import counts
+from thaw.cli.session import server
+from thaw.cli.watch import JobId
+from thaw.client import Thaw
+from thaw.figures import Figures
+from thaw.shapes import Job
+
+_LOOK_EVERY_S = 1.0
+
+
+def list_jobs(
+    ctx: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20,
+    json: Json = False,
+) -> None:
+    """The team's jobs, the newest first."""
+    with server(ctx) as thaw:
+        found = thaw.jobs.list()
+        jobs = [job for job, _ in zip(found, range(limit), strict=False)]
+    if json:
+        as_json([dict(job.raw) for job in jobs])
+        return
+    rows = ((job.id, job.model, job.phase, _accuracy(job), when(job.raw.get("created_at"))) for job in jobs)
+    table(("id", "model", "state", "accuracy", "created"), rows, right=("accuracy",))
+
+
+def show(ctx: typer.Context, job_id: JobId, json: Json = False) -> None:
+    """One job: its state, figures, what is frozen, and its error where it has one."""
+    with server(ctx) as thaw:
+        job = thaw.jobs.get(job_id)
+    if json:
+        as_json(dict(job.raw))
+        return
+    console = screen()
+    for name, value in _facts(job):
+        console.print(f"{name:<12} {value}")
+
+
+def cancel(ctx: typer.Context, job_id: JobId, json: Json = False) -> None:
+    """Ask a job to end. A running one stops at its next step."""
+    with server(ctx) as thaw:
+        job = thaw.jobs.cancel(job_id)
+    if json:
+        as_json(dict(job.raw))
+    else:
+        line(f"{job.id} {job.phase}")
+
+
+def logs(
+    ctx: typer.Context,
+    job_id: JobId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job is over.")] = False,
+) -> None:
+    """What the job's trainer wrote."""
+    with server(ctx) as thaw:
+        for piece in _followed(thaw, job_id) if follow else thaw.jobs.logs(job_id):
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+
+
+def metrics(ctx: typer.Context, job_id: JobId, json: Json = False) -> None:
+    """The training and validation figures, the oldest first."""
+    with server(ctx) as thaw:
+        found = list(thaw.jobs.metrics(job_id))
+    if json:
+        as_json(found)
+        return
+    rows = ((m["kind"], m["epoch"] + 1, m["step"], *_figures(m["values"])) for m in found)
+    columns = ("kind", "epoch", "step", "loss", "accuracy")
+    table(columns, rows, right=columns[1:])
+
+
+def _figures(values: Mapping[str, Any]) -> tuple[str, str]:
+    return f"{values['loss']:.4f}", f"{values['accuracy']:.4f}"
+
+
+def _followed(thaw: Thaw, job_id: str) -> Iterator[str]:
+    """What is new in the log, until the job is over and its log has been read once more."""
+    shown = 0
+    over = False
+    while True:
+        text = "".join(thaw.jobs.logs(job_id))
+        yield text[shown:]
+        shown = max(shown, len(text))
+        if over:
+            return
+        over = thaw.jobs.get(job_id).is_over
+        if not over:
+            time.sleep(_LOOK_EVERY_S)
+
+
+def _facts(job: Job) -> Iterator[tuple[str, str]]:
+    yield "job", job.id
+    yield "model", job.model
+    yield "state", "  ".join(Figures.of(job).parts())
+    if reason := job.raw.get("wait_reason"):
+        yield "waits for", str(reason)
+    if plan := job.raw.get("freeze_plan"):
+        for phase in plan["phases"]:
+            yield f"from epoch {phase['from_epoch']}", counts(phase["n_trainable"], phase["n_frozen"])
+    for moment in ("created_at", "started_at", "finished_at"):
+        if seconds := job.raw.get(moment):
+            yield moment.removesuffix("_at"), f"{when(seconds)} UTC"
+    if job.why_failed:
+        yield "error", job.why_failed
+
+
+def _accuracy(job: Job) -> str:
+    accuracy = Figures.of(job).held_out_accuracy
+    return "" if accuracy is None else f"{accuracy:.3f}"

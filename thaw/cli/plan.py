@@ -1,0 +1,76 @@
+"""`thaw plan`: what a job would freeze and train, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from thaw.cli.output import Json, as_json, say, screen, size
+from thaw.cli.plan_tree import drawn_plan
+from thaw.cli.session import server
+from thaw.client import Thaw
+from thaw.jobfile import load, local_files
+from thaw.layers import Layers
+from thaw.packing import packed
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="PATH=VALUE", help="Change the job: hyperparameters.n_epochs=5. Repeatable."
+    ),
+]
+JobFile = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job, in the words of the API.")]
+
+
+def plan(ctx: typer.Context, job_file: JobFile, set_: Set = None, json: Json = False) -> None:
+    """Show what a job would freeze and train, and the memory it would take. Nothing is stored or run."""
+    spec = load(job_file, set_ or ())
+    with server(ctx) as thaw:
+        _use_uploaded(thaw, spec)
+        answer = thaw.plan(spec)
+        order = [] if json else _parameter_order(thaw, spec)
+    if json:
+        as_json(answer)
+        return
+    console = screen()
+    console.print(drawn_plan(answer, order))
+    for remark in remarks(answer):
+        console.print(remark)
+
+
+def remarks(answer: Mapping[str, Any]) -> Iterator[str]:
+    """What a plan says beside the tree: memory, where it fits, the part that could be computed once."""
+    for title in ("memory", "fits", "prefix"):
+        if found := answer.get(title):
+            yield f"{title}: {_in_words(found)}"
+
+
+def _in_words(value: Any, name: str = "") -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_in_words(inner, str(key))}" for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return "; ".join(_in_words(inner) for inner in value)
+    return size(value) if name.endswith("bytes") and isinstance(value, int) else str(value)
+
+
+def _use_uploaded(thaw: Thaw, spec: dict[str, Any]) -> None:
+    """A plan needs no data: local files count where the server has them, and are left out where not."""
+    for field, path in local_files(spec).items():
+        with packed(path) as package:
+            there = thaw.files.find(package.sha256)
+        if there:
+            spec[field] = there.id
+        else:
+            del spec[field]
+            say(f"{field}: {path} is not uploaded yet; planned without it")
+
+
+def _parameter_order(thaw: Thaw, spec: Mapping[str, Any]) -> list[str]:
+    """The parameters in the network's own order. A job's result is ordered as the network it began from."""
+    name = str(spec["model"])
+    while name.startswith("ftjob-"):
+        name = thaw.jobs.get(name).model
+    return Layers.read(thaw.models.layers(name)).parameter_names

@@ -1,0 +1,92 @@
+"""`thaw download` and `thaw predict`: what a job made, brought here and put to use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from thaw.cli.output import Json, as_json, line, say, size, table, transfer
+from thaw.cli.session import server
+from thaw.cli.watch import JobId
+from thaw.client import Thaw
+from thaw.errors import UsageError
+from thaw.shapes import Artifact
+
+MODEL_FILES = ("model.json", "model.safetensors")
+_NEEDED = frozenset({"torch", "torchvision", "safetensors", "PIL"})
+
+
+def download(
+    ctx: typer.Context,
+    job_id: JobId,
+    to: Annotated[Path | None, typer.Option(help="Folder to write to. [the job's id]")] = None,
+) -> None:
+    """Download a job's result, each file checked by its sha256, and print where it lies."""
+    folder = to or Path(job_id)
+    with server(ctx) as thaw:
+        for artifact in list(thaw.jobs.artifacts(job_id)):
+            fetch(thaw, job_id, artifact, folder)
+    line(str(folder))
+
+
+def predict(
+    ctx: typer.Context,
+    job_id: JobId,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures on this machine.")],
+    json: Json = False,
+) -> None:
+    """Name the class of pictures with a job's model, on this machine: its class, and how probable it is."""
+    for image in images:
+        if not image.is_file():
+            raise UsageError(f"{image}: no such picture")
+    with server(ctx) as thaw:
+        folder = fetch_model(thaw, job_id)
+    answers = _predict(folder, images)
+    if json:
+        as_json(answers)
+    else:
+        table(("image", "class", "probability"), [tuple(answer.values()) for answer in answers])
+
+
+def fetch_model(thaw: Thaw, job_id: str) -> Path:
+    """The folder of the job's model, kept for the next time."""
+    folder = cache_folder() / job_id
+    found = {artifact.name: artifact for artifact in thaw.jobs.artifacts(job_id)}
+    if missing := [name for name in MODEL_FILES if name not in found]:
+        raise UsageError(f"{job_id} has no {' and no '.join(missing)}: only a job that succeeded has a model")
+    for name in MODEL_FILES:
+        fetch(thaw, job_id, found[name], folder)
+    return folder
+
+
+def fetch(thaw: Thaw, job_id: str, artifact: Artifact, folder: Path) -> None:
+    """One artifact with a bar, and a remark when it is here."""
+    with transfer(artifact.name) as report:
+        path = thaw.jobs.download(job_id, artifact, folder, report)
+    say(f"{path} ({size(artifact.bytes)})")
+
+
+def cache_folder(env: Mapping[str, str] = os.environ) -> Path:
+    """Where models are kept between predictions."""
+    home = env.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "thaw" / "models"
+
+
+def _predict(folder: Path, images: list[Path]) -> list[dict[str, str | float]]:
+    try:
+        from thaw import torch  # noqa: PLC0415  # an extra: only this command needs it
+    except ModuleNotFoundError as error:
+        if error.name not in _NEEDED:
+            raise
+        raise UsageError(
+            f"`thaw predict` runs the model here and needs {error.name}: pip install 'thaw[torch]'"
+        ) from error
+    model = torch.load_model(folder)
+    return [
+        {"image": str(path), "class": answer.label, "probability": round(answer.probability, 4)}
+        for path, answer in zip(images, torch.predict(model, images), strict=True)
+    ]

@@ -1,0 +1,66 @@
+"""The client: one object for one server.
+
+from thaw.client import Thaw
+
+thaw = Thaw("http://127.0.0.1:8000", api_key)
+file = thaw.files.upload(Path("digits"))
+job = thaw.jobs.create({"model": "resnet18", "training_file": file.id, "freeze": "backbone"})
+print(thaw.jobs.wait(job.id).status)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+from thaw.files import Files
+from thaw.jobs import Jobs
+from thaw.paging import pages
+from thaw.transport import Transport
+
+
+class Thaw:
+    """A Thaw server, seen with one API key. Every method raises ServerRefused or ServerUnreachable."""
+
+    def __init__(self, url: str, api_key: str) -> None:
+        self._transport = Transport(url, api_key)
+        self.files = Files(self._transport)
+        self.jobs = Jobs(self._transport)
+        self.models = Models(self._transport)
+
+    def plan(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """What a job would freeze and train, before anything runs. The files may be left out of `spec`."""
+        return self._transport.post("/v1/fine_tuning/plan", spec)
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """The hosts that jobs run on."""
+        return list(pages(self._transport, "/v1/nodes"))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    def __enter__(self) -> Thaw:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Models:
+    """The networks that a job can begin from."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self) -> list[dict[str, Any]]:
+        """All base models: torchvision's and the registered ones."""
+        return list(pages(self._transport, "/v1/models"))
+
+    def layers(self, name: str) -> dict[str, Any]:
+        """The layer tree and the blocks of one model."""
+        return self._transport.get(f"/v1/models/{quote(name, safe='')}/layers")

@@ -1,0 +1,37 @@
+"""What can go wrong between a program and a Thaw server."""
+
+from __future__ import annotations
+
+
+class ThawError(Exception):
+    """Anything that this package raises on purpose; its text is for a person."""
+
+
+class UsageError(ThawError):
+    """What was asked for cannot be meant: a bad job file, a missing path, no server named."""
+
+
+class ServerRefused(ThawError):
+    """The server answered, and said no.
+
+    `param` names the field of the request that is wrong, `code` is the server's short name for the trouble,
+    `status` is HTTP's.
+    """
+
+    def __init__(self, message: str, param: str | None, code: str | None, status: int) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
+        self.status = status
+
+    def __str__(self) -> str:
+        return f"{self.param}: {self.message}" if self.param else self.message
+
+
+class ServerUnreachable(ThawError):
+    """No whole answer came: the server is down, the address is wrong, or the connection broke."""
+
+
+class DamagedDownload(ServerUnreachable):
+    """The bytes that came are not those that the server lists."""

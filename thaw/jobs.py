@@ -1,0 +1,81 @@
+"""Jobs: submit one, see what became of it, and bring its result here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from thaw.downloads import Progress, fetch
+from thaw.following import Follower
+from thaw.paging import pages
+from thaw.shapes import Artifact, Event, Job
+from thaw.transport import Transport
+
+PATH = "/v1/fine_tuning/jobs"
+
+
+class Jobs:
+    """The team's fine-tuning jobs."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(self, spec: Mapping[str, Any]) -> Job:
+        """Submit a job, in the words of the API. Raises ServerRefused where it cannot run."""
+        return Job.read(self._transport.post(PATH, spec))
+
+    def get(self, job_id: str) -> Job:
+        """The job as it is now."""
+        return Job.read(self._transport.get(_path(job_id)))
+
+    def list(self) -> Iterator[Job]:
+        """Every job of the team, the newest first, fetched a page at a time."""
+        return (Job.read(raw) for raw in pages(self._transport, PATH))
+
+    def cancel(self, job_id: str) -> Job:
+        """Ask for the job's end. It stops at the next step, so it may still be running in the answer."""
+        return Job.read(self._transport.post(f"{_path(job_id)}/cancel"))
+
+    def events(self, job_id: str, after: int = 0, patience_s: float = 60.0) -> Iterator[Event]:
+        """Every event after number `after`, live, each once and in order, until the job is over.
+
+        A lost connection is made again; ServerUnreachable comes when the server stays away for `patience_s`.
+        """
+        return Follower(self._transport, _path(job_id), after, patience_s).events()
+
+    def wait(self, job_id: str) -> Job:
+        """The job when it is over, however it ended."""
+        for _ in self.events(job_id):
+            continue
+        return self.get(job_id)
+
+    def metrics(self, job_id: str) -> Iterator[dict[str, Any]]:
+        """The training and validation lines, the oldest first."""
+        return pages(self._transport, f"{_path(job_id)}/metrics", limit=1000)
+
+    def checkpoints(self, job_id: str) -> Iterator[dict[str, Any]]:
+        """What the job could go on from."""
+        return pages(self._transport, f"{_path(job_id)}/checkpoints")
+
+    def logs(self, job_id: str) -> Iterator[str]:
+        """What the trainer wrote, piece by piece."""
+        with self._transport.stream(f"{_path(job_id)}/logs") as response:
+            yield from response.iter_text()
+
+    def artifacts(self, job_id: str) -> Iterator[Artifact]:
+        """The files of the job's result."""
+        found = pages(self._transport, f"{_path(job_id)}/artifacts", key="name")
+        return (Artifact.read(raw) for raw in found)
+
+    def download(
+        self, job_id: str, artifact: Artifact, folder: Path, progress: Progress | None = None
+    ) -> Path:
+        """One file of the result in `folder`, whole and checked, or not there at all."""
+        path = f"{_path(job_id)}/artifacts/{quote(artifact.name)}"
+        return fetch(self._transport, path, artifact, folder, progress)
+
+
+def _path(job_id: str) -> str:
+    return f"{PATH}/{quote(job_id, safe='')}"

@@ -1,0 +1,147 @@
+"""A job's model put to use on this machine. Needs the extra `thaw[torch]`.
+
+from thaw.torch import load_model, predict
+
+model = load_model(Path("ftjob-123"))            # a folder that `thaw download` wrote
+print(predict(model, [Path("scan.png")])[0].label)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from thaw.errors import UsageError
+from thaw.packing import file_sha256
+from thaw.torchvision_compat import import_torchvision
+
+CARD = "model.json"
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network in eval mode, and what its input and output mean. `card` is model.json."""
+
+    network: nn.Module
+    class_names: tuple[str, ...]
+    card: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable class, its probability, and every class's."""
+
+    label: str
+    probability: float
+    probabilities: Mapping[str, float]
+
+
+def load_model(folder: Path) -> Model:
+    """The model in a folder of artifacts. Raises UsageError where it is damaged, or cannot be built here."""
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        weights = folder / card["weights_file"]
+        if file_sha256(weights) != card["weights_sha256"]:
+            raise UsageError(f"{weights} is not the file that {CARD} describes; download it again")
+        network = build(card["architecture"], card["preprocessing"])
+        network.load_state_dict(load_file(weights), strict=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UsageError(f"{folder}: the model cannot be loaded: {error}") from error
+    return Model(network.eval(), tuple(card["class_names"]), card)
+
+
+def predict(model: Model, images: Sequence[Path]) -> list[Prediction]:
+    """What the model says of each picture. Raises UsageError for one that cannot be read."""
+    found: list[Prediction] = []
+    for start in range(0, len(images), _BATCH):
+        batch = torch.stack(
+            [read_image(path, model.card["preprocessing"]) for path in images[start : start + _BATCH]]
+        )
+        with torch.inference_mode():
+            scores: Tensor = model.network(batch)
+        found += [_prediction(model.class_names, row) for row in scores.softmax(dim=1)]
+    return found
+
+
+def read_image(path: Path, preprocessing: Mapping[str, Any]) -> Tensor:
+    """The picture as the model was trained to see it: float32 [3, height, width]."""
+    try:
+        with Image.open(path) as image:
+            pixels = torch.from_numpy(np.array(_eight_bit(image).convert("RGB"))).permute(2, 0, 1)
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise UsageError(f"{path} is no picture that can be read: {error}") from error
+    size = (preprocessing["height"], preprocessing["width"])
+    resized = interpolate(pixels.unsqueeze(0), size=size, mode="bilinear", antialias=True)[0]
+    mean, std = (torch.tensor(preprocessing[name]).view(3, 1, 1) for name in ("mean", "std"))
+    return (resized.float() / 255 - mean) / std
+
+
+def build(architecture: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> nn.Module:
+    """The network without its weights."""
+    name = architecture["name"]
+    if architecture["source"] == "torchvision":
+        network = _torchvision(name, preprocessing)
+    else:
+        network = _registered(name, architecture.get("version"))
+    for path in architecture["head"]:
+        network.set_submodule(path, _with_outputs(network.get_submodule(path), architecture["num_classes"]))
+    return network
+
+
+def _torchvision(name: str, preprocessing: Mapping[str, Any]) -> nn.Module:
+    options: dict[str, Any] = {}
+    if name in ("googlenet", "inception_v3"):
+        options = {"transform_input": True, "init_weights": False}
+    elif name.startswith("vit_"):
+        options = {"image_size": preprocessing["height"]}
+    elif name == "maxvit_t":
+        options = {"input_size": (preprocessing["height"], preprocessing["width"])}
+    network: nn.Module = import_torchvision().models.get_model(name, weights=None, **options)
+    return network
+
+
+def _registered(name: str, version: str | None) -> nn.Module:
+    offered = list(entry_points(group="thaw.models").select(name=name))
+    if not offered:
+        raise UsageError(
+            f"the model {name!r} (version {version}) is registered by a package that is not installed here"
+        )
+    network: nn.Module = offered[0].load()()
+    return network
+
+
+def _with_outputs(layer: nn.Module, outputs: int) -> nn.Module:
+    """A layer of the same kind with so many outputs; one that has them already is kept."""
+    if isinstance(layer, nn.Linear) and layer.out_features != outputs:
+        return nn.Linear(layer.in_features, outputs, bias=layer.bias is not None)
+    if isinstance(layer, nn.Conv2d) and layer.out_channels != outputs:
+        geometry = {
+            name: getattr(layer, name) for name in ("kernel_size", "stride", "padding", "dilation", "groups")
+        }
+        return nn.Conv2d(layer.in_channels, outputs, bias=layer.bias is not None, **geometry)
+    return layer
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Sixteen-bit greys scaled to eight: Pillow's own conversion cuts them off at 255."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.array(image).clip(0, 65_535) >> 8).astype(np.uint8))
+
+
+def _prediction(class_names: Sequence[str], probabilities: Tensor) -> Prediction:
+    by_name = dict(zip(class_names, probabilities.tolist(), strict=True))
+    label = max(by_name, key=by_name.__getitem__)
+    return Prediction(label, by_name[label], by_name)

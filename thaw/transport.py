@@ -1,0 +1,102 @@
+"""HTTP as the rest of the client needs it: JSON in and out, streams, failures as one of two errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from thaw.errors import ServerRefused, ServerUnreachable
+
+_TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+# Uploads of gigabytes are checked by the server before it answers.
+_UPLOAD_TIMEOUT = httpx.Timeout(600.0, connect=10.0)
+
+
+class Transport:
+    """One server and one key. Raises ServerRefused and ServerUnreachable, and nothing else of HTTP."""
+
+    def __init__(self, url: str, api_key: str) -> None:
+        self.url = url.rstrip("/")
+        self._http = httpx.Client(
+            base_url=self.url, headers={"Authorization": f"Bearer {api_key}"}, timeout=_TIMEOUT
+        )
+
+    def close(self) -> None:
+        self._http.close()
+
+    def get(self, path: str, **params: str | int | None) -> dict[str, Any]:
+        """The answer to GET; parameters that are None are left out."""
+        return self._json("GET", path, params={k: v for k, v in params.items() if v is not None})
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The answer to POST with a JSON body, or with none."""
+        return self._json("POST", path, json=body) if body is not None else self._json("POST", path)
+
+    def delete(self, path: str) -> dict[str, Any]:
+        """The answer to DELETE."""
+        return self._json("DELETE", path)
+
+    def upload(self, path: str, fields: Mapping[str, str], name: str, content: Any) -> dict[str, Any]:
+        """POST a form with one file, which is read from `content` while it is sent."""
+        files = {"file": (name, content, "application/octet-stream")}
+        return self._json("POST", path, data=dict(fields), files=files, timeout=_UPLOAD_TIMEOUT)
+
+    @contextmanager
+    def stream(
+        self, path: str, headers: Mapping[str, str] | None = None, **params: str | int | None
+    ) -> Iterator[httpx.Response]:
+        """The answer to GET, its body not yet read. Redirects are followed, without the key."""
+        asked = {k: v for k, v in params.items() if v is not None}
+        with (
+            self._failures(),
+            self._http.stream("GET", path, headers=headers, params=asked, follow_redirects=True) as response,
+        ):
+            if response.is_error:
+                response.read()
+                raise refusal(response)
+            yield response
+
+    def _json(self, method: str, path: str, **request: Any) -> dict[str, Any]:
+        with self._failures():
+            response = self._http.request(method, path, **request)
+        if response.is_error:
+            raise refusal(response)
+        try:
+            answer = response.json()
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise ServerRefused(
+                f"{self.url} answered {method} {path} with no JSON object: is it a Thaw server?",
+                param=None,
+                code=None,
+                status=response.status_code,
+            )
+        return answer
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.TransportError as error:
+            why = str(error) or type(error).__name__
+            raise ServerUnreachable(f"{self.url} cannot be reached: {why}") from error
+        except (httpx.InvalidURL, httpx.TooManyRedirects) as error:
+            raise ServerUnreachable(f"{self.url} cannot be asked: {error}") from error
+
+
+def refusal(response: httpx.Response) -> ServerRefused:
+    """The error that a refusing answer stands for, whether or not it has Thaw's envelope."""
+    try:
+        error = json.loads(response.text)["error"]
+        return ServerRefused(
+            str(error["message"]), error.get("param"), error.get("code"), response.status_code
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        text = " ".join(response.text.split())[:200]
+        message = f"HTTP {response.status_code} {response.reason_phrase}" + (f": {text}" if text else "")
+        return ServerRefused(message, None, None, response.status_code)

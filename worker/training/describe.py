@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def describe_registered(model: RegisteredModel) -> dict[str, Any]:
-    """Name, version and hash of the model with its tree, head and picture size, or with what building raised."""
+    """The model by name, version and hash, with its tree, head and picture size, or with what it raised."""
     try:
         tree, image_size = _read_registered(model.name)
     except Exception as error:  # whatever a registered model's own code raises is for the operator to see

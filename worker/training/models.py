@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -102,11 +105,13 @@ def registered_builder(name: str) -> Callable[[], nn.Module]:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Loads a whole state, strictly: a `.safetensors` file, or a file that torchvision published (`.pth`)."""
-    state = _read_state(path)
+    """Loads a whole state, strictly: a `.safetensors` file, or a file that torchvision published (`.pth`).
+
+    A vision transformer's position embedding is stretched to the model's picture size; nothing else is changed.
+    """
     try:
-        model.load_state_dict(state, strict=True)
-    except RuntimeError as error:
+        model.load_state_dict(_fitted(_read_state(path), model), strict=True)
+    except (RuntimeError, SafetensorError, UnpicklingError) as error:
         raise Invalid(f"the weights in {path.name} do not fit the model: {error}", param="weights") from error
 
 
@@ -165,6 +170,16 @@ def _with_outputs(layer: nn.Module, outputs: int) -> nn.Module:
         kept |= {name: getattr(layer, name) for name in geometry}
         return nn.Conv2d(layer.in_channels, outputs, bias=layer.bias is not None, **kept)
     raise Invalid(f"the head must be a Linear or a Conv2d, not a {type(layer).__name__}", param="head.module")
+
+
+def _fitted(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """The state, its position embedding interpolated where the model is built for another picture size."""
+    old, new = state.get("encoder.pos_embedding"), dict(model.named_parameters()).get("encoder.pos_embedding")
+    if old is None or new is None or old.shape == new.shape:
+        return state
+    interpolate = import_torchvision().models.vision_transformer.interpolate_embeddings
+    fitted: dict[str, Tensor] = interpolate(model.image_size, model.patch_size, OrderedDict(state))
+    return fitted
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:

@@ -1,0 +1,141 @@
+"""The catalogue says what torchvision builds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from shared import catalog
+from shared.catalog.catalog import DATA, read, write
+from shared.domain.errors import Invalid
+from worker.training.catalog_source import model_names, read_model
+from worker.training.torchvision_compat import import_torchvision
+
+HANDFUL = ["resnet18", "mobilenet_v3_small", "vit_b_16", "googlenet", "squeezenet1_1", "swin_t"]
+
+
+def test_it_holds_every_classification_model_and_no_other() -> None:
+    assert sorted(catalog.names()) == sorted(model_names())
+    assert len(catalog.names()) == 80
+
+
+@pytest.mark.parametrize("name", HANDFUL)
+def test_an_entry_equals_a_real_network(name: str) -> None:
+    """Compared with tensors that torchvision makes, without the code that wrote the catalogue."""
+    model = import_torchvision().models.get_model(name, weights=None, **quick(name))
+    tree = catalog.get(name).tree
+    assert dict(tree.parameters()) == {n: tuple(p.shape) for n, p in model.named_parameters()}
+    assert [(m.path, m.class_name) for m in tree.modules] == [
+        (path, type(m).__name__) for path, m in model.named_modules()
+    ]
+    assert dict(buffers_of(name)) == {n: (tuple(b.shape), b.dtype) for n, b in model.named_buffers()}
+
+
+@pytest.mark.parametrize("name", HANDFUL)
+def test_blocks_run_in_their_order_and_hold_all_but_the_head(name: str) -> None:
+    model = import_torchvision().models.get_model(name, weights=None, **quick(name)).eval()
+    known = catalog.get(name)
+    seen: list[str] = []
+    for path in known.tree.blocks:
+        model.get_submodule(path).register_forward_pre_hook(lambda _m, _i, path=path: seen.append(path))
+    with torch.no_grad():
+        model(torch.zeros(1, 3, *known.image_size))
+    assert tuple(seen) == known.tree.blocks
+    inside = {id(p) for path in (*known.tree.blocks, *known.tree.head) for p in parameters(model, path)}
+    outside = {n for n, p in model.named_parameters() if id(p) not in inside}
+    assert all(n.startswith(("aux", "class_token", "encoder.pos_embedding")) for n in outside)
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("resnet18", ("fc",)),
+        ("googlenet", ("fc", "aux1.fc2", "aux2.fc2")),
+        ("inception_v3", ("fc", "AuxLogits.fc")),
+        ("squeezenet1_0", ("classifier.1",)),
+        ("vit_b_16", ("heads.head",)),
+        ("densenet121", ("classifier",)),
+        ("maxvit_t", ("classifier.5",)),
+    ],
+)
+def test_heads(name: str, head: tuple[str, ...]) -> None:
+    assert catalog.get(name).tree.head == head
+
+
+def test_weights_are_those_that_torchvision_publishes() -> None:
+    enum = import_torchvision().models.ResNet50_Weights
+    known = catalog.get("resnet50")
+    assert [w.name for w in known.weights] == [entry.name for entry in enum]
+    default = known.published("DEFAULT")
+    assert default.url == enum.DEFAULT.url
+    assert default.sha256_prefix == "11ad3fa6"
+    assert (default.num_classes, default.crop_size, default.resize_size) == (1000, 224, 232)
+    assert default.mean == (0.485, 0.456, 0.406)
+    assert default.std == (0.229, 0.224, 0.225)
+
+
+def test_all_weights_name_a_hash_and_every_model_has_one_default() -> None:
+    for model in map(catalog.get, catalog.names()):
+        assert all(len(weights.sha256_prefix) >= 8 for weights in model.weights)
+        assert [weights.is_default for weights in model.weights].count(True) == 1
+        assert model.image_size == (model.published("DEFAULT").crop_size,) * 2
+
+
+def test_an_unknown_name_gets_near_ones() -> None:
+    with pytest.raises(Invalid, match="resnet18") as refused:
+        catalog.get("resnet-18")
+    assert refused.value.param == "model"
+    with pytest.raises(Invalid, match="IMAGENET1K_V2"):
+        catalog.get("resnet50").published("IMAGENET1K_V3")
+
+
+def test_writing_gives_the_same_bytes_each_time_and_reads_back(tmp_path: Path) -> None:
+    model = catalog.get("resnet18")
+    write(model, tmp_path)
+    assert read(tmp_path / "resnet18.json.gz") == model
+    first = (tmp_path / "resnet18.json.gz").read_bytes()
+    write(model, tmp_path)
+    assert (tmp_path / "resnet18.json.gz").read_bytes() == first
+    assert sum(file.stat().st_size for file in DATA.iterdir()) < 1_500_000
+
+
+def test_it_is_read_without_torch() -> None:
+    program = (
+        "import sys; from shared import catalog;"
+        "catalog.get('resnet18').tree; sys.exit('torch' in sys.modules)"
+    )
+    root = Path(__file__).resolve().parents[2]
+    assert subprocess.run([sys.executable, "-c", program], cwd=root, check=False).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", catalog.names())
+def test_every_entry_is_what_the_generator_writes_now(name: str) -> None:
+    fresh, stored = read_model(name), catalog.get(name)
+    assert (fresh.image_size, fresh.fixed_size, fresh.weights) == (
+        stored.image_size,
+        stored.fixed_size,
+        stored.weights,
+    )
+    assert fresh.tree == stored.tree
+
+
+def quick(name: str) -> dict[str, bool]:
+    """Without googlenet's slow initialisation."""
+    return {"init_weights": False} if name == "googlenet" else {}
+
+
+def parameters(model: nn.Module, path: str) -> Iterator[nn.Parameter]:
+    return model.get_submodule(path).parameters()
+
+
+def buffers_of(name: str) -> Iterator[tuple[str, tuple[tuple[int, ...], torch.dtype]]]:
+    for module in catalog.get(name).tree.modules:
+        for buffer in module.buffers:
+            yield f"{module.path}.{buffer.name}", (buffer.shape, getattr(torch, buffer.dtype))

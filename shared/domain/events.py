@@ -26,6 +26,10 @@ PROGRESS_FILE = "progress.jsonl"
 RESULT_FILE = "result.json"
 OUTCOME_FILE = "outcome.json"
 LOG_FILE = "logs.txt"
+MODEL_FILE = "model.safetensors"
+MODEL_CARD_FILE = "model.json"
+TRAINABLE_FILE = "trainable.safetensors"
+METRICS_FILE = "metrics.jsonl"
 CHECKPOINT_FOLDER = "checkpoints"
 MANIFEST_FILE = "manifest.json"
 
@@ -232,6 +236,20 @@ class Evaluation(Shape):
     confusion_matrix: list[list[int]] = Field(
         description="rows are the true class, columns the predicted one"
     )
+
+
+class ModelCard(Shape):
+    """model.json: what it takes to use the trained model."""
+
+    job_id: str
+    architecture: Architecture
+    class_names: list[str] = Field(description="in the order of the model's outputs")
+    preprocessing: ResolvedPreprocessing
+    resize: str = Field(description="in words, how a picture comes to be the model's input")
+    weights_file: str
+    weights_sha256: str
+    created: float
+    versions: dict[str, str]
 
 
 class TrainingResult(Shape):

@@ -1,0 +1,36 @@
+"""`python -m worker.training spec.json OUT`: one rank of a run; without torch elastic's variables, the only.
+
+Exit code 0 with OUT/outcome.json: succeeded or stopped. Else OUT/error-rank<n>.json says why; where neither
+is there, the process was killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from worker.training.process import CannotStart, prepare
+
+
+def main() -> None:
+    arguments = _parse(sys.argv[1:])
+    try:
+        prepare(os.environ)
+    except CannotStart as refusal:
+        sys.exit(f"thaw trainer: {refusal}")
+    from worker.training.entry import run_rank  # noqa: PLC0415  # torch is imported only by a process that may train
+
+    run_rank(arguments.spec, arguments.out)
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m worker.training", description=__doc__)
+    parser.add_argument("spec", type=Path, help="spec.json, a TrainerSpec")
+    parser.add_argument("out", type=Path, help="the run's folder; made if it is not there")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""The training and validation data of a run: opened, looked through, split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from shared.domain.events import DataSource, TrainerSpec
+from worker.training.data import open_samples
+from worker.training.errors import TrainingFailed
+from worker.training.loading import Batches
+from worker.training.pictures import EXPLAINED, NAMED_IN_ERRORS, Pictures, Skipped, open_pictures
+from worker.training.progress import Progress
+from worker.training.ranks import Ranks
+from worker.training.sampling import Indices, TrainingOrder, split
+from worker.training.transforms import Augmentation
+
+
+@dataclass(frozen=True)
+class ValidationData:
+    batches: Batches
+    indices: Indices
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run learns from, and what it is measured on."""
+
+    order: TrainingOrder
+    batches: Batches
+    validation: ValidationData | None
+    skipped: list[str]
+    is_cached: bool
+
+    @property
+    def n_validation(self) -> int:
+        return len(self.validation.indices) if self.validation else 0
+
+
+def open_data(spec: TrainerSpec, ranks: Ranks, progress: Progress) -> Data:
+    """Opens and looks through all data of the run. Raises TrainingFailed for data that will not do."""
+    augmentation = Augmentation(spec.preprocessing.augment, spec.seed)
+    pictures, skipped = _open(spec, spec.train, ranks, progress, may_cache=augmentation.keeps_size)
+    batches = Batches(pictures, augmentation, ranks)
+    indices, validation = pictures.readable, None
+    if spec.validation_fraction is not None:
+        indices, held_out = split(indices, pictures.labels, spec.validation_fraction, spec.seed)
+        validation = ValidationData(Batches(pictures, augmentation, ranks), held_out)
+    elif spec.validation is not None:
+        others, more = _open(spec, spec.validation, ranks, progress, may_cache=True)
+        skipped += more
+        validation = ValidationData(Batches(others, augmentation, ranks), others.readable)
+    _check_classes(pictures.labels[indices], spec.class_names, progress)
+    order = TrainingOrder(indices, spec.hyperparameters.batch_size, ranks.world_size, spec.seed)
+    return Data(order, batches, validation, [s.name for s in skipped], pictures.cache is not None)
+
+
+def _open(
+    spec: TrainerSpec, source: DataSource, ranks: Ranks, progress: Progress, *, may_cache: bool
+) -> tuple[Pictures, list[Skipped]]:
+    size = (spec.preprocessing.height, spec.preprocessing.width)
+    samples = open_samples(source, spec.class_names)
+    allowed = spec.preprocessing.max_unreadable_fraction
+    pictures, skipped = open_pictures(samples, size, allowed, ranks, may_cache=may_cache)
+    if skipped:
+        _note_skipped(skipped, len(samples.labels), progress)
+    if len(pictures.readable) == 0:
+        raise TrainingFailed("no picture of the data set can be read", code="bad_data")
+    return pictures, skipped
+
+
+def _note_skipped(skipped: Sequence[Skipped], n: int, progress: Progress) -> None:
+    listed = "; ".join(f"{s.name} ({s.reason})" for s in skipped[:NAMED_IN_ERRORS])
+    progress.note(
+        "skipped_images",
+        f"skipped {len(skipped)} of {n} pictures that cannot be read: {listed}",
+        {
+            "count": len(skipped),
+            "images": [{"name": s.name, "reason": s.reason} for s in skipped[:EXPLAINED]],
+        },
+        level="warn",
+    )
+
+
+def _check_classes(labels: Indices, class_names: Sequence[str], progress: Progress) -> None:
+    present = np.unique(labels)
+    if len(present) < 2:
+        raise TrainingFailed(
+            f"all training pictures are of one class, {class_names[present[0]]!r}; it takes two at least",
+            code="bad_data",
+        )
+    missing = [name for i, name in enumerate(class_names) if i not in present]
+    if missing:
+        progress.note(
+            "class_without_samples",
+            f"no training picture for: {', '.join(missing[:NAMED_IN_ERRORS])}",
+            {"classes": missing[:EXPLAINED]},
+            level="warn",
+        )

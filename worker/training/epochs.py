@@ -1,0 +1,213 @@
+"""Epoch after epoch: train, evaluate, keep the best, write checkpoints, stop when asked or no better."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from torch import Tensor
+
+from shared.domain.events import Evaluation, FindUnused, RanksProof, ValidationLine
+from shared.domain.job import StopReason
+from worker.training.errors import TrainingFailed
+from worker.training.evaluation import evaluate, share_buffers
+from worker.training.pace import Pace
+from worker.training.preflight import check_output
+from worker.training.probe import decide_find_unused
+from worker.training.proofs import prove_ranks_equal
+from worker.training.results import write_metrics
+from worker.training.resuming import CheckpointWriter, TakenUp, put_back_optimizer, set_generators, take_up
+from worker.training.run import Run
+from worker.training.state import Best, RunState, moving_tensors
+from worker.training.stepping import Stepper
+from worker.training.stop import Agreement, Boundary, Sums, stop_file_in
+
+
+class Epochs:
+    """The moving part of a run: where it stands, and what carries it on."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._taken_up: TakenUp | None = None
+        self.state = RunState()
+        if run.spec.resume_from is not None:
+            self.state, self._taken_up = take_up(run, Path(run.spec.resume_from))
+        settings = run.spec.hyperparameters
+        self._stepper = Stepper(run.model, run.phase_at(self.state.epoch), settings, run.precision, run.ranks)
+        if self._taken_up is not None:
+            put_back_optimizer(self._stepper, self._taken_up)
+        self._checkpoints = CheckpointWriter(run)
+        self._boundary = Boundary(run.ranks, stop_file_in(run.out), self._seconds_left())
+        self._pace = Pace(run.progress, settings.n_epochs, run.total_steps, self.state.step)
+        self._ranks_were_compared = False
+        self.find_unused = FindUnused(value=False, reason="not probed yet")
+
+    # -- before training
+
+    def check_output(self) -> None:
+        """Refuses a model whose answer to a real batch is not [batch, num_classes]."""
+        inputs, _ = self._a_batch()
+        check_output(self._run.model, inputs, self._run.spec.target.num_classes, self._run.precision)
+
+    def wrap(self) -> None:
+        """Probes what takes part in the loss, then joins the ranks' gradients accordingly."""
+        run = self._run
+        inputs, labels = self._a_batch()
+        probe_loss = self._stepper.probe_loss(inputs, labels)
+        asked = run.spec.freeze.find_unused_parameters
+        self.find_unused = found = decide_find_unused(run.model, probe_loss, asked, run.ranks)
+        message = f"find_unused_parameters {str(found.value).lower()}: {found.reason}"
+        run.progress.note("find_unused_parameters", message, found.model_dump())
+        self._stepper.wrap(find_unused_parameters=found.value)
+
+    # -- training
+
+    def train(self) -> StopReason | None:
+        """Trains to the end, or until a stop is agreed on, and says which: None is the end."""
+        set_generators(self._run, self._taken_up)
+        self._pace.start()
+        stopped = self._heed(self._boundary.meet())
+        while stopped is None and not self._is_over():
+            stopped = self._train_epoch()
+            if stopped is None:
+                self._finish_epoch()
+        return stopped
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether validation has not improved for as many epochs as the person allows."""
+        patience = self._run.spec.hyperparameters.early_stopping_patience
+        return patience is not None and self.state.epochs_since_best() >= patience
+
+    def prove_ranks_equal(self) -> RanksProof:
+        """After the last step: parameters are the same everywhere, and buffers become rank 0's."""
+        share_buffers(self._run.model, self._run.ranks)
+        return prove_ranks_equal(self._run.model, self._run.ranks, self.state.step)
+
+    def _is_over(self) -> bool:
+        return self.state.epoch >= self._run.spec.hyperparameters.n_epochs or self.stopped_early
+
+    def _train_epoch(self) -> StopReason | None:
+        run, state = self._run, self.state
+        self._begin_phase_if_new()
+        order = run.data.order
+        batches = order.batches(state.epoch, run.ranks.rank, state.step_in_epoch)
+        for batch in run.data.batches.load(batches, state.epoch):
+            inputs, labels = run.on_device(batch)
+            loss, correct = self._stepper.step(inputs, labels, state.step, run.total_steps)
+            state.step += 1
+            state.step_in_epoch += 1
+            self._boundary.count(state.step, loss, correct, len(labels))
+            if not self._ranks_were_compared:
+                prove_ranks_equal(run.model, run.ranks, state.step)
+                self._ranks_were_compared = True
+            if self._boundary.is_due or state.step_in_epoch == order.steps_per_epoch:
+                stopped = self._heed(self._boundary.meet())
+                if stopped is not None:
+                    return stopped
+        return None
+
+    def _heed(self, agreed: Agreement) -> StopReason | None:
+        """Counts what was agreed on and does what it asks for."""
+        state = self.state
+        state.partial.add(agreed.sums)
+        ends_epoch = state.step_in_epoch == self._run.data.order.steps_per_epoch
+        self._pace.count(agreed.sums, state, self._stepper.learning_rate, ends_epoch=ends_epoch)
+        if agreed.time_is_up:
+            limit = self._run.spec.max_duration_s
+            raise TrainingFailed(
+                f"the job was not done after max_duration_s, {limit:g} s, at step {state.step}",
+                code="max_duration_exceeded",
+            )
+        if agreed.checkpoint_is_due or agreed.stop not in (None, StopReason.CANCEL):
+            self._write_checkpoint(is_best=False)
+        return agreed.stop
+
+    def _write_checkpoint(self, *, is_best: bool) -> None:
+        self._checkpoints.write(self.state, self._stepper, is_best=is_best)
+        self._boundary.checkpoint_was_written()
+
+    def _finish_epoch(self) -> None:
+        state = self.state
+        evaluation = self._evaluate()
+        is_best = evaluation is not None and (
+            state.best is None or evaluation.loss < state.best.evaluation.loss
+        )
+        self._record(evaluation, is_best=is_best)
+        state.epoch += 1
+        state.step_in_epoch = 0
+        state.partial = Sums()
+        if evaluation is not None and is_best:
+            self._keep_as_best(evaluation)
+        self._write_checkpoint(is_best=is_best)
+
+    def _evaluate(self) -> Evaluation | None:
+        run = self._run
+        if run.data.validation is None:
+            return None
+        per_rank = run.spec.hyperparameters.batch_size // run.ranks.world_size
+        names = run.spec.class_names
+        evaluation = evaluate(
+            run.model, run.data.validation, names, 2 * per_rank, run.normalize, run.precision, run.ranks
+        )
+        self._stepper.back_to_training()
+        return evaluation
+
+    def _keep_as_best(self, evaluation: Evaluation) -> None:
+        run, state = self._run, self.state
+        moving = moving_tensors(run.model, run.frozen.names) if run.ranks.is_first else None
+        state.best = Best(state.epoch - 1, state.step, evaluation, moving)
+
+    def _begin_phase_if_new(self) -> None:
+        run = self._run
+        phase = run.phase_at(self.state.epoch)
+        if phase.from_epoch != self._stepper.phase.from_epoch:
+            self._stepper = Stepper(run.model, phase, run.spec.hyperparameters, run.precision, run.ranks)
+            self._ranks_were_compared = False
+            self.wrap()
+
+    def _a_batch(self) -> tuple[Tensor, Tensor]:
+        """The batch that this rank trains on first."""
+        run = self._run
+        first = run.data.order.batches(self.state.epoch, run.ranks.rank)
+        return run.on_device(next(iter(run.data.batches.load([next(first)], self.state.epoch))))
+
+    def _seconds_left(self) -> float | None:
+        """Until max_duration_s is over; what earlier attempts took counts."""
+        limit = self._run.spec.max_duration_s
+        return None if limit is None else limit - sum(self._run.progress.seconds.values())
+
+    # -- telling
+
+    def _record(self, evaluation: Evaluation | None, *, is_best: bool) -> None:
+        run, state = self._run, self.state
+        entry = {
+            "epoch": state.epoch,
+            "step": state.step,
+            "train_loss": state.partial.mean_loss,
+            "train_accuracy": state.partial.accuracy,
+            "learning_rate": self._stepper.learning_rate,
+        }
+        said = f"loss {entry['train_loss']:.4f}  accuracy {entry['train_accuracy']:.4f}"
+        if evaluation is not None:
+            entry |= {"validation_loss": evaluation.loss, "validation_accuracy": evaluation.accuracy}
+            said += f"  validation loss {evaluation.loss:.4f}  accuracy {evaluation.accuracy:.4f}"
+            self._write_validation_line(evaluation, is_best=is_best)
+        state.history.append(entry)
+        if run.ranks.is_first:
+            write_metrics(run.out, state.history)
+        n_epochs = run.spec.hyperparameters.n_epochs
+        run.progress.say(f"epoch {state.epoch + 1}/{n_epochs}  {said}{'  best so far' if is_best else ''}")
+
+    def _write_validation_line(self, evaluation: Evaluation, *, is_best: bool) -> None:
+        self._run.progress.write(
+            ValidationLine(
+                time=time.time(),
+                epoch=self.state.epoch,
+                step=self.state.step,
+                loss=evaluation.loss,
+                accuracy=evaluation.accuracy,
+                n_samples=evaluation.n_samples,
+                is_best=is_best,
+            )
+        )

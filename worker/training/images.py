@@ -1,0 +1,85 @@
+"""From the bytes of a picture to pixels: decoding within a cap, and resizing."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import numpy as np
+import simplejpeg
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+# A picture beyond this is refused before its pixels are unpacked.
+MAX_PIXELS = 64_000_000
+
+Pixels = NDArray[np.uint8]
+
+
+class Unreadable(Exception):
+    """A picture that cannot be decoded, or is too large to be."""
+
+
+def read_picture(content: bytes, height: int, width: int) -> Tensor:
+    """The picture as RGB at exactly `height` x `width`: uint8 [3, height, width]. Raises Unreadable."""
+    return resized(decode(content), height, width)
+
+
+def decode(content: bytes) -> Tensor:
+    """The picture in its own size as RGB, without alpha: uint8 [3, height, width]. Raises Unreadable."""
+    if not content:
+        raise Unreadable("the file is empty")
+    pixels = _decode_jpeg(content) if content[:2] == b"\xff\xd8" else None
+    if pixels is None:
+        pixels = _decode_with_pillow(content)
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def resized(picture: Tensor, height: int, width: int) -> Tensor:
+    """Bilinear with antialiasing, as torchvision's transforms v2 resize; the aspect is not kept."""
+    if picture.shape[1:] == (height, width):
+        return picture.contiguous()
+    batch = interpolate(picture.unsqueeze(0), size=(height, width), mode="bilinear", antialias=True)
+    return batch.squeeze(0).contiguous()
+
+
+def _decode_jpeg(content: bytes) -> Pixels | None:
+    """None where the fast decoder cannot: Pillow knows more kinds of JPEG."""
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(content)
+        _check_size(width, height)
+        pixels: Pixels = simplejpeg.decode_jpeg(content, "RGB")
+    except ValueError:
+        return None
+    return pixels
+
+
+def _decode_with_pillow(content: bytes) -> Pixels:
+    try:
+        with Image.open(BytesIO(content)) as picture:
+            _check_size(*picture.size)
+            return np.array(_eight_bit(picture).convert("RGB"))
+    except Unreadable:
+        raise
+    except Exception as error:  # broken files make Pillow's plugins raise nearly anything
+        raise Unreadable(_in_words(error)) from error
+
+
+def _eight_bit(picture: Image.Image) -> Image.Image:
+    """Sixteen-bit greys scaled to eight: Pillow's own conversion cuts them off at 255."""
+    if not picture.mode.startswith("I"):
+        return picture
+    return Image.fromarray((np.array(picture).clip(0, 65_535) >> 8).astype(np.uint8))
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise Unreadable(f"{width}x{height} pixels are more than the cap of {MAX_PIXELS:,}")
+
+
+def _in_words(error: Exception) -> str:
+    if type(error).__name__ == "UnidentifiedImageError":
+        return "no known picture format"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

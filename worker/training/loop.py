@@ -1,0 +1,108 @@
+"""A run from top to bottom: build, freeze, preflight, probe, wrap, train, save.
+
+The model that is saved is that of the best epoch (lowest validation loss) where there is validation data,
+else that of the last epoch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shared.domain.events import (
+    OUTCOME_FILE,
+    RESULT_FILE,
+    OutcomeReport,
+    RanksProof,
+    TrainerSpec,
+    TrainingResult,
+)
+from shared.domain.job import Outcome, StopReason
+from worker.training.epochs import Epochs
+from worker.training.files import write_json
+from worker.training.progress import Progress
+from worker.training.proofs import prove_frozen
+from worker.training.ranks import Ranks
+from worker.training.results import decisions, spec_in_result, versions, write_model
+from worker.training.run import Run, load_run
+from worker.training.state import RunState, put_back
+
+
+def train(spec: TrainerSpec, out: Path, ranks: Ranks) -> None:
+    """Trains as `spec` says and leaves the results in `out`, or leaves early where stop.json asks for it."""
+    with Progress(out, speaks=ranks.is_first) as progress:
+        progress.enter("loading")
+        run = load_run(spec, out, ranks, progress)
+        epochs = Epochs(run)
+        _say_what_is_frozen(run)
+
+        progress.enter("preflight")
+        epochs.check_output()
+
+        progress.enter("probe")
+        epochs.wrap()
+
+        progress.enter("training")
+        stopped = epochs.train()
+        if stopped is not None:
+            _leave(run, stopped)
+            return
+
+        progress.enter("saving")
+        _save(run, epochs, epochs.prove_ranks_equal())
+
+
+def _say_what_is_frozen(run: Run) -> None:
+    for phase in run.spec.freeze_plan.phases:
+        whole = phase.n_trainable + phase.n_frozen
+        run.progress.say(
+            f"from epoch {phase.from_epoch + 1}: {phase.n_trainable:,} of {whole:,} parameters train "
+            f"({len(phase.trainable)} tensors), {phase.n_frozen:,} are frozen ({len(phase.frozen)} tensors), "
+            f"{len(phase.still)} modules are still"
+        )
+    held_out = f", {run.data.n_validation} for validation" if run.data.validation else ""
+    run.progress.say(f"{len(run.data.order.indices)} pictures to train on{held_out}")
+
+
+def _leave(run: Run, reason: StopReason) -> None:
+    run.progress.say(f"stopped: {reason}")
+    if run.ranks.is_first:
+        write_json(run.out / OUTCOME_FILE, OutcomeReport(outcome=Outcome.STOPPED, reason=reason))
+
+
+def _save(run: Run, epochs: Epochs, ranks_proof: RanksProof) -> None:
+    if not run.ranks.is_first:
+        return
+    state = epochs.state
+    if state.best is not None and state.best.moving is not None:
+        put_back(run.model, state.best.moving)
+    proof = prove_frozen(run.model, run.frozen, run.frozen_before)
+    write_model(run.out, run.model, run.spec, run.frozen.names)
+    run.progress.count_time()
+    last_phase = run.phase_at(max(0, state.epoch - 1))
+    result = TrainingResult(
+        job_id=run.spec.job_id,
+        spec=spec_in_result(run.spec),
+        freeze_plan=run.spec.freeze_plan,
+        find_unused_parameters=epochs.find_unused,
+        frozen_proof=proof,
+        ranks=ranks_proof,
+        n_trainable=last_phase.n_trainable,
+        n_frozen=last_phase.n_frozen,
+        n_train_samples=len(run.data.order.indices),
+        n_validation_samples=run.data.n_validation,
+        skipped_images=run.data.skipped,
+        epochs=state.history,
+        best_epoch=_best_epoch(state),
+        stopped_early=epochs.stopped_early,
+        evaluation=state.best.evaluation if state.best else None,
+        seconds={phase: round(seconds, 3) for phase, seconds in run.progress.seconds.items()},
+        versions=versions(),
+        decisions=decisions(run, state),
+    )
+    write_json(run.out / RESULT_FILE, result)
+    write_json(run.out / OUTCOME_FILE, OutcomeReport(outcome=Outcome.SUCCEEDED))
+    run.progress.say(f"done: the frozen part is bit-identical ({proof.before[:12]}), the results are written")
+
+
+def _best_epoch(state: RunState) -> int:
+    return state.best.epoch if state.best else state.epoch - 1

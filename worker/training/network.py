@@ -1,0 +1,28 @@
+"""The network of a run: built, given its weights, given its head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from shared.domain.events import TrainerSpec
+from worker.training.models import build, load_weights, replace_head
+
+
+def build_network(spec: TrainerSpec) -> nn.Module:
+    """The network as it is before the first step, on the CPU. The same spec gives the same bits.
+
+    The new head has a seed of its own, so that it does not depend on what the backbone drew.
+    """
+    size = (spec.preprocessing.height, spec.preprocessing.width)
+    base, target = spec.base, spec.target
+    torch.manual_seed(spec.seed)
+    model = build(base.name, base.source, base.num_classes, base.head[0] if base.head else None, size)
+    if spec.weights is not None:
+        load_weights(model, Path(spec.weights.path))
+    if spec.replace_head:
+        torch.manual_seed(spec.seed + 1)
+        replace_head(model, target.head, target.num_classes)
+    return model

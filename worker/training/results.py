@@ -1,0 +1,110 @@
+"""What a run leaves behind: the model, what it takes to use it, and the account of how it came about."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from shared.domain.events import (
+    METRICS_FILE,
+    MODEL_CARD_FILE,
+    MODEL_FILE,
+    TRAINABLE_FILE,
+    ModelCard,
+    TrainerSpec,
+)
+from shared.domain.module_tree import is_below
+from worker.training.files import write_json, write_whole
+from worker.training.freezing import moving_buffers
+from worker.training.run import Run
+from worker.training.state import RunState
+
+PACKAGES = ("torch", "torchvision", "safetensors", "numpy", "pillow", "simplejpeg")
+RESIZE = (
+    "bilinear with antialiasing to exactly height x width, RGB, divided by 255, then (value - mean) / std"
+)
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that a result depends on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def write_model(out: Path, model: nn.Module, spec: TrainerSpec, frozen: frozenset[str]) -> None:
+    """model.safetensors, trainable.safetensors and model.json."""
+    whole = {
+        name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in model.state_dict().items()
+    }
+    content = save(whole, metadata={"format": "pt"})
+    write_whole(out / MODEL_FILE, content)
+    write_whole(out / TRAINABLE_FILE, save(_trained(whole, spec, frozen), metadata={"format": "pt"}))
+    card = ModelCard(
+        job_id=spec.job_id,
+        architecture=spec.target,
+        class_names=spec.class_names,
+        preprocessing=spec.preprocessing,
+        resize=RESIZE,
+        weights_file=MODEL_FILE,
+        weights_sha256=hashlib.sha256(content).hexdigest(),
+        created=time.time(),
+        versions=versions(),
+    )
+    write_json(out / MODEL_CARD_FILE, card)
+
+
+def _trained(whole: Mapping[str, Tensor], spec: TrainerSpec, frozen: frozenset[str]) -> dict[str, Tensor]:
+    """What the base does not have: all that could move, and the whole of a new head."""
+    aliases = spec.freeze_plan.aliases
+    new_head: Sequence[str] = spec.target.head if spec.replace_head else ()
+    return {
+        name: tensor
+        for name, tensor in whole.items()
+        if aliases.get(name, name) not in frozen or any(is_below(name, path) for path in new_head)
+    }
+
+
+def write_metrics(out: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """metrics.jsonl: a line for each epoch of the whole run, earlier attempts included."""
+    write_whole(out / METRICS_FILE, "".join(json.dumps(epoch) + "\n" for epoch in history).encode())
+
+
+def spec_in_result(spec: TrainerSpec) -> dict[str, Any]:
+    """What ran, without the node's paths."""
+    of_the_node: Any = {
+        "train": {"path"},
+        "validation": {"path"},
+        "weights": {"path"},
+        "resume_from": True,
+        "freeze_plan": True,
+    }
+    return spec.model_dump(mode="json", exclude=of_the_node)
+
+
+def decisions(run: Run, state: RunState) -> dict[str, str]:
+    """What was left to Thaw, and why it chose so."""
+    order, epoch = run.data.order, state.best.epoch if state.best else state.epoch - 1
+    kept = "the lowest validation loss" if state.best else "the last one, as there is no validation data"
+    left_out = len(order.indices) - order.samples_per_epoch
+    moves = bool(moving_buffers(run.model, run.phase_at(epoch)))
+    return {
+        "precision": run.precision.reason,
+        "model": f"epoch {epoch}, counted from 0: {kept}",
+        "pictures": "decoded once, kept in memory" if run.data.is_cached else "decoded anew for each epoch",
+        "last_batch": f"{order.last_batch} samples; {left_out} are left out of each epoch, others every time",
+        "buffers": "rank 0's lead at each step" if moves else "none moves, so the ranks exchange none",
+    }

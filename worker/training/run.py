@@ -1,0 +1,79 @@
+"""All that stays the same from the first step of a run to the last."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from shared.domain.events import TrainerSpec
+from shared.domain.freeze import PlanPhase
+from worker.training.datasets import Data, open_data
+from worker.training.freezing import FrozenPart, frozen_part
+from worker.training.loading import Batch
+from worker.training.network import build_network
+from worker.training.precision import Precision, choose_precision
+from worker.training.progress import Progress
+from worker.training.proofs import Digests, combined, digests
+from worker.training.ranks import Ranks
+from worker.training.state import Identity
+from worker.training.transforms import Normalize
+
+
+@dataclass(frozen=True)
+class Run:
+    """The network, its data, and how they are to be brought together."""
+
+    spec: TrainerSpec
+    out: Path
+    ranks: Ranks
+    progress: Progress
+    model: nn.Module
+    frozen: FrozenPart
+    frozen_before: Digests
+    data: Data
+    precision: Precision
+    normalize: Normalize
+
+    @property
+    def total_steps(self) -> int:
+        return self.spec.hyperparameters.n_epochs * self.data.order.steps_per_epoch
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(
+            frozen_hash=combined(self.frozen_before),
+            n_train_samples=len(self.data.order.indices),
+            batch_size=self.spec.hyperparameters.batch_size,
+            total_steps=self.total_steps,
+        )
+
+    def phase_at(self, epoch: int) -> PlanPhase:
+        """The last phase of the plan that has begun by `epoch`."""
+        return [phase for phase in self.spec.freeze_plan.phases if phase.from_epoch <= epoch][-1]
+
+    def on_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """A loaded batch as (normalised inputs, labels)."""
+        pixels, labels = batch
+        return self.normalize(pixels), labels.to(self.ranks.device, non_blocking=True)
+
+
+def load_run(spec: TrainerSpec, out: Path, ranks: Ranks, progress: Progress) -> Run:
+    """Builds the network, hashes its frozen part, and opens the data."""
+    precision = choose_precision(spec.hyperparameters.precision, ranks.device)
+    model = build_network(spec)
+    frozen = frozen_part(model, spec.freeze_plan)
+    before = digests(model, frozen.names)
+    return Run(
+        spec=spec,
+        out=out,
+        ranks=ranks,
+        progress=progress,
+        model=model.to(ranks.device),
+        frozen=frozen,
+        frozen_before=before,
+        data=open_data(spec, ranks, progress),
+        precision=precision,
+        normalize=Normalize(spec.preprocessing, ranks.device),
+    )

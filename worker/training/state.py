@@ -1,0 +1,156 @@
+"""Where a run stands: all of it goes into a checkpoint, and a resumed run goes on from exactly there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shared.domain.events import Evaluation
+from worker.training.checkpoints import Checkpoint, read_checkpoint
+from worker.training.errors import TrainingFailed
+from worker.training.ranks import Ranks
+from worker.training.stop import Sums
+
+Moving = dict[str, Tensor]
+
+
+@dataclass
+class Best:
+    """The epoch with the lowest validation loss so far. Only rank 0 keeps its tensors."""
+
+    epoch: int
+    step: int
+    evaluation: Evaluation
+    moving: Moving | None
+
+
+@dataclass
+class RunState:
+    """Position, counts and history. `step_in_epoch` steps of `epoch` are done, `step` over the whole run."""
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    partial: Sums = field(default_factory=Sums)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: Best | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def epochs_since_best(self) -> int:
+        return self.epoch - 1 - self.best.epoch if self.best else 0
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What must be the same for a checkpoint to fit a run."""
+
+    frozen_hash: str
+    n_train_samples: int
+    batch_size: int
+    total_steps: int
+
+
+def moving_tensors(model: nn.Module, frozen: frozenset[str]) -> Moving:
+    """Copies, on the CPU, of every parameter and buffer that is not in the frozen part."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {
+        name: tensor.detach().to("cpu", copy=True).contiguous()
+        for name, tensor in tensors.items()
+        if name not in frozen
+    }
+
+
+def put_back(model: nn.Module, moving: Mapping[str, Tensor]) -> None:
+    """Copies saved tensors into the model. Raises TrainingFailed where they are not this model's."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    with torch.no_grad():
+        for name, saved in moving.items():
+            if name not in tensors or tensors[name].shape != saved.shape:
+                raise TrainingFailed(
+                    f"the checkpoint's {name!r} does not fit this model", code="checkpoint_mismatch"
+                )
+            tensors[name].copy_(saved)
+
+
+def to_checkpoint(
+    state: RunState,
+    identity: Identity,
+    moving: Moving,
+    optimizer: Mapping[str, Any],
+    generators: Mapping[str, Tensor],
+) -> Checkpoint:
+    """`optimizer` holds the states of optimizer and scaler, and the epoch since which they are in use."""
+    best = state.best
+    plain = {
+        "identity": asdict(identity),
+        "position": {"epoch": state.epoch, "step_in_epoch": state.step_in_epoch, "step": state.step},
+        "partial": asdict(state.partial),
+        "history": state.history,
+        "best": best and {"epoch": best.epoch, "step": best.step, "evaluation": best.evaluation.model_dump()},
+        "seconds": state.seconds,
+        "optimizer": dict(optimizer),
+        "generators": dict(generators),
+    }
+    is_same = best is None or best.step == state.step
+    return Checkpoint(moving=moving, best=None if is_same or best is None else best.moving, state=plain)
+
+
+def from_checkpoint(folder: Path, identity: Identity, ranks: Ranks) -> tuple[RunState, Checkpoint]:
+    """Reads a checkpoint and refuses one of another run."""
+    checkpoint = read_checkpoint(folder)
+    saved = checkpoint.state
+    _check_identity(saved["identity"], identity)
+    best = None
+    if saved["best"] is not None:
+        tensors = checkpoint.best or checkpoint.moving
+        best = Best(
+            epoch=saved["best"]["epoch"],
+            step=saved["best"]["step"],
+            evaluation=Evaluation.model_validate(saved["best"]["evaluation"]),
+            moving=dict(tensors) if ranks.is_first else None,
+        )
+    state = RunState(
+        **saved["position"],
+        partial=Sums(**saved["partial"]),
+        history=saved["history"],
+        best=best,
+        seconds=saved["seconds"],
+    )
+    return state, checkpoint
+
+
+def _check_identity(saved: Mapping[str, Any], identity: Identity) -> None:
+    own = asdict(identity)
+    differing = [f"{key}: {saved[key]} there, {own[key]} here" for key in own if saved[key] != own[key]]
+    if differing:
+        raise TrainingFailed(
+            f"the checkpoint is of another run: {'; '.join(differing)}", code="checkpoint_mismatch"
+        )
+
+
+def seed_generators(seed: int) -> None:
+    """torch's generators of this rank, those of its GPUs included."""
+    torch.manual_seed(seed)
+
+
+def save_generators(ranks: Ranks) -> dict[str, Tensor]:
+    """The random generators of all ranks, one row a rank. Every rank has to call this."""
+    rows = {"cpu": torch.stack(ranks.gather(torch.get_rng_state()))}
+    if ranks.device.type == "cuda":
+        rows["cuda"] = torch.stack(ranks.gather(torch.cuda.get_rng_state(ranks.device)))
+    return rows
+
+
+def restore_generators(rows: Mapping[str, Tensor], ranks: Ranks) -> bool:
+    """Whether this rank's generators could be put back: not where the number of ranks has changed."""
+    if len(rows["cpu"]) != ranks.world_size:
+        return False
+    torch.set_rng_state(rows["cpu"][ranks.rank])
+    if ranks.device.type == "cuda" and "cuda" in rows:
+        torch.cuda.set_rng_state(rows["cuda"][ranks.rank], ranks.device)
+    return True

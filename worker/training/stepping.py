@@ -1,0 +1,121 @@
+"""One optimizer step after another, for as long as the same parameters train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import SGD, AdamW, Optimizer
+
+from shared.domain.freeze import PlanPhase
+from shared.domain.spec import ResolvedHyperparameters
+from worker.training.freezing import freeze, moving_buffers, set_training_modes, trainable_parameters
+from worker.training.models import main_logits, training_loss
+from worker.training.precision import Precision
+from worker.training.ranks import Ranks
+from worker.training.schedule import learning_rate_factor
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Mean cross entropy with label smoothing; auxiliary classifiers count with their own weights."""
+
+    label_smoothing: float
+    precision: Precision
+
+    def forward(self, model: nn.Module, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Any]:
+        """(the loss with its graph, the model's output)"""
+        of_scores = partial(cross_entropy, target=labels, label_smoothing=self.label_smoothing)
+        with self.precision.autocast():
+            output = model(inputs)
+            return training_loss(output, lambda scores: of_scores(scores.float())), output
+
+
+class Stepper:
+    """Trains `model` as one phase of the plan says. A new phase needs a new one: DDP looks only once."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        phase: PlanPhase,
+        settings: ResolvedHyperparameters,
+        precision: Precision,
+        ranks: Ranks,
+    ) -> None:
+        freeze(model, phase)
+        set_training_modes(model, phase)
+        self.model = model
+        self.phase = phase
+        self.loss = Loss(settings.label_smoothing, precision)
+        self.optimizer = make_optimizer(model, phase, settings)
+        self.scaler = precision.scaler()
+        self._settings = settings
+        self._ranks = ranks
+        self._wrapped: nn.Module = model
+
+    def wrap(self, *, find_unused_parameters: bool) -> None:
+        """Joins the ranks' gradients from here on. Rank 0's buffers lead, where any of them moves at all."""
+        if self._ranks.is_alone:
+            return
+        self._wrapped = DistributedDataParallel(
+            self.model,
+            device_ids=[self._ranks.device] if self._ranks.device.type == "cuda" else None,
+            find_unused_parameters=find_unused_parameters,
+            broadcast_buffers=bool(moving_buffers(self.model, self.phase)),
+            gradient_as_bucket_view=True,
+        )
+
+    def probe_loss(self, inputs: Tensor, labels: Tensor) -> Callable[[nn.Module], Tensor]:
+        return lambda model: self.loss.forward(model, inputs, labels)[0]
+
+    def step(self, inputs: Tensor, labels: Tensor, number: int, total: int) -> tuple[Tensor, Tensor]:
+        """Step `number` of `total`, counted from 0: (this rank's mean loss, how many it got right)."""
+        self._set_learning_rate(number, total)
+        loss, output = self.loss.forward(self._wrapped, inputs, labels)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch types it not
+        self._clip()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            correct = (main_logits(output).argmax(dim=1) == labels).sum()
+        return loss.detach(), correct
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the last step, where no scale applies."""
+        return float(self.optimizer.param_groups[0]["lr"] / self.optimizer.param_groups[0]["lr_scale"])
+
+    def back_to_training(self) -> None:
+        set_training_modes(self.model, self.phase)
+
+    def _clip(self) -> None:
+        if self._settings.gradient_clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(
+                trainable_parameters(self.model).values(), self._settings.gradient_clip_norm
+            )
+
+    def _set_learning_rate(self, number: int, total: int) -> None:
+        asked = self._settings
+        factor = learning_rate_factor(number, total, asked.warmup_steps, asked.lr_schedule)
+        for group in self.optimizer.param_groups:
+            group["lr"] = asked.learning_rate * group["lr_scale"] * factor
+
+
+def make_optimizer(model: nn.Module, phase: PlanPhase, settings: ResolvedHyperparameters) -> Optimizer:
+    """Holds the trainable parameters only, in one group for each learning-rate scale."""
+    by_scale: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in trainable_parameters(model).items():
+        by_scale.setdefault(phase.lr_scale.get(name, 1.0), []).append(parameter)
+    groups = [{"params": parameters, "lr_scale": scale} for scale, parameters in by_scale.items()]
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.optimizer == "sgd":
+        return SGD(groups, lr=rate, momentum=settings.momentum, weight_decay=decay)
+    return AdamW(groups, lr=rate, weight_decay=decay)

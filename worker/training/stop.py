@@ -1,0 +1,133 @@
+"""Step boundaries: where the ranks add up what they counted, and agree on what comes next."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from shared.domain.events import STOP_FILE, StopRequest
+from shared.domain.job import StopReason
+from worker.training.errors import TrainingFailed
+from worker.training.ranks import Ranks
+
+# Reading a loss makes a GPU wait, so there the ranks meet every few steps only.
+STEPS_BETWEEN = {"cpu": 1, "cuda": 8}
+CHECKPOINT_EVERY_S = 300.0
+REASONS = (StopReason.CANCEL, StopReason.DRAIN, StopReason.PREEMPT, StopReason.PAUSE)
+
+
+@dataclass
+class Sums:
+    """What was counted over samples of all ranks."""
+
+    loss: float = 0.0
+    correct: float = 0.0
+    n: float = 0.0
+
+    def add(self, other: Sums) -> None:
+        self.loss += other.loss
+        self.correct += other.correct
+        self.n += other.n
+
+    @property
+    def mean_loss(self) -> float:
+        return self.loss / max(1.0, self.n)
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / max(1.0, self.n)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The same on every rank."""
+
+    sums: Sums
+    stop: StopReason | None
+    checkpoint_is_due: bool
+    time_is_up: bool
+
+
+@dataclass
+class Boundary:
+    """Collects this rank's steps between two meetings."""
+
+    ranks: Ranks
+    stop_file: Path
+    seconds_left: float | None
+    _steps: list[tuple[int, Tensor, Tensor, int]] = field(default_factory=list)
+    _started: float = field(default_factory=time.monotonic)
+    _last_checkpoint: float = field(default_factory=time.monotonic)
+
+    def count(self, step: int, loss: Tensor, correct: Tensor, n: int) -> None:
+        """`loss` is the mean over this rank's `n` samples of the step."""
+        self._steps.append((step, loss, correct, n))
+
+    @property
+    def is_due(self) -> bool:
+        return len(self._steps) >= STEPS_BETWEEN[self.ranks.device.type]
+
+    def checkpoint_was_written(self) -> None:
+        self._last_checkpoint = time.monotonic()
+
+    def meet(self) -> Agreement:
+        """Adds up over all ranks and agrees. If any rank's loss is not finite, all raise TrainingFailed."""
+        sums, first_bad_step = self._own_sums()
+        agreed = self.ranks.sum(
+            torch.tensor([sums.loss, sums.correct, sums.n, *self._wishes()], dtype=torch.float64)
+        )
+        loss, correct, n, checkpoint, time_up, *stops = agreed.tolist()
+        self._check_finite(loss, first_bad_step)
+        self._steps.clear()
+        return Agreement(
+            sums=Sums(loss, correct, n),
+            stop=next((reason for reason, votes in zip(REASONS, stops, strict=True) if votes), None),
+            checkpoint_is_due=bool(checkpoint),
+            time_is_up=bool(time_up),
+        )
+
+    def _own_sums(self) -> tuple[Sums, int]:
+        if not self._steps:
+            return Sums(), 0
+        steps, losses, corrects, counts = zip(*self._steps, strict=True)
+        values = torch.stack(losses).double().tolist()
+        bad = [step for step, value in zip(steps, values, strict=True) if not math.isfinite(value)]
+        loss = sum(value * n for value, n in zip(values, counts, strict=True))
+        return Sums(loss, float(torch.stack(corrects).sum()), float(sum(counts))), bad[0] if bad else steps[
+            -1
+        ]
+
+    def _wishes(self) -> list[float]:
+        """Rank 0's clock decides for all; a stop is taken from whichever rank sees it."""
+        now = time.monotonic()
+        is_due = self.ranks.is_first and now - self._last_checkpoint > CHECKPOINT_EVERY_S
+        left = self.seconds_left
+        is_up = self.ranks.is_first and left is not None and now - self._started > left
+        asked = read_stop(self.stop_file)
+        return [float(is_due), float(is_up), *(float(asked is reason) for reason in REASONS)]
+
+    def _check_finite(self, total: float, step: int) -> None:
+        if math.isfinite(total):
+            return
+        raise TrainingFailed(
+            f"the loss was not finite (NaN or infinite) at step {step}",
+            code="non_finite_loss",
+            hint="a lower learning_rate, gradient_clip_norm, or precision fp32 may help",
+        )
+
+
+def read_stop(stop_file: Path) -> StopReason | None:
+    """What stop.json asks for, None while there is none. It is written whole, so it is read whole."""
+    try:
+        return StopRequest.model_validate_json(stop_file.read_bytes()).reason
+    except FileNotFoundError:
+        return None
+
+
+def stop_file_in(folder: Path) -> Path:
+    return folder / STOP_FILE

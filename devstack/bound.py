@@ -1,10 +1,10 @@
 """Become another program that is bound to the life of the process that started it.
 
-    python -I -S bound.py PARENT_PID DEATH_SIGNAL UID COMMAND [ARGUMENT...]
+    python -I -S bound.py PARENT_PID DEATH_SIGNAL UID COMMAND_PATH [ARGUMENT...]
 
 The kernel sends DEATH_SIGNAL when PARENT_PID ends, however it ends. A UID other than `-` is taken on
-first, keeping the right to pass folders that are closed to that user where the caller holds it, so that no
-folder has to be opened to the world. It runs as a file by itself, in place of work between fork and exec.
+first, keeping the right to pass folders that are closed to that user, so that no folder has to be opened to
+the world. It runs as a file by itself, in place of work between fork and exec.
 """
 
 from __future__ import annotations
@@ -24,33 +24,24 @@ _CAPABILITY_VERSION_3 = 0x20080522
 def main(argv: list[str]) -> None:
     """Bind, check that the parent still lives, and exec; returns never."""
     parent, death_signal, uid, command = int(argv[0]), int(argv[1]), argv[2], argv[3:]
-    if uid != "-":
-        _become(int(uid))
-    # After the change of user, which clears the death signal.
-    _prctl(_PR_SET_PDEATHSIG, death_signal)
-    if os.getppid() != parent:
-        sys.exit("the process that started this one has ended")
     try:
-        os.execvp(command[0], command)  # noqa: S606 - to exec is this program's purpose
+        if uid != "-":
+            _become(int(uid))
+        # After the change of user, which clears the death signal.
+        _prctl(_PR_SET_PDEATHSIG, death_signal)
+        if os.getppid() != parent:
+            sys.exit("the process that started this one has ended")
+        os.execv(command[0], command)  # noqa: S606 - to exec is this program's purpose
     except OSError as error:
         sys.exit(f"cannot run {command[0]}: {error}")
 
 
 def _become(uid: int) -> None:
-    passes_folders = _holds(_CAP_DAC_OVERRIDE)
-    if passes_folders:
-        _prctl(_PR_SET_KEEPCAPS, 1)
+    _prctl(_PR_SET_KEEPCAPS, 1)
     os.setgroups([])
     os.setgid(uid)
     os.setuid(uid)
-    if passes_folders:
-        _keep_only(_CAP_DAC_OVERRIDE)
-
-
-def _holds(capability: int) -> bool:
-    with open("/proc/self/status", encoding="ascii") as status:
-        effective = next(line for line in status if line.startswith("CapEff:"))
-    return bool(int(effective.split()[1], 16) & 1 << capability)
+    _keep_only(_CAP_DAC_OVERRIDE)
 
 
 def _keep_only(capability: int) -> None:

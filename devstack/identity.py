@@ -1,8 +1,9 @@
-"""Which user Postgres runs as, since it refuses to run as root."""
+"""Which user Postgres runs as, since it refuses root and users without a name."""
 
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -29,7 +30,8 @@ class Identity:
         """
         uid = "-" if self.uid is None else str(self.uid)
         bound = [sys.executable, "-I", "-S", str(_BOUND), str(os.getpid()), str(int(death_signal)), uid]
-        return [*self.prefix, *bound, *argv]
+        program = shutil.which(argv[0]) or argv[0]
+        return [*self.prefix, *bound, program, *argv[1:]]
 
 
 OURSELVES = Identity()
@@ -39,24 +41,34 @@ AS_NOBODY = Identity(uid=NOBODY)
 
 
 def unprivileged(folder: Path, program: Path) -> Identity:
-    """A user that is not root, can write `folder` (and owns it afterwards) and run `program`.
+    """A user that Postgres agrees to run as, who can write `folder` (and owns it afterwards).
 
-    For root that is a user namespace in which root's files belong to nobody, or, where namespaces are
-    blocked, the user nobody itself. No folder above is opened to it.
+    Postgres refuses root and users without a name. For those it is a user namespace in which our files
+    belong to nobody, or, for root where namespaces are blocked, the user nobody itself. No folder above
+    is opened to it.
     """
-    if os.geteuid() != 0:
+    root = os.geteuid() == 0
+    if not root and _has_a_name(os.geteuid()):
         return OURSELVES
     complaints = []
-    for identity in (IN_NAMESPACE, AS_NOBODY):
+    for identity in (IN_NAMESPACE, AS_NOBODY) if root else (IN_NAMESPACE,):
         give(folder, identity)
         complaint = _obstacle(identity, folder, program)
         if complaint is None:
             return identity
         complaints.append(complaint)
     raise RuntimeError(
-        f"Postgres refuses to run as root, and no other user can both write {folder} and run {program}"
-        f" ({'; '.join(complaints)}). Start as an ordinary user, or allow user namespaces."
+        "Postgres runs neither as root nor as a user without a name, and there is no other user who can both"
+        f" write {folder} and run {program} ({'; '.join(complaints)})."
+        " Start as an ordinary user, or allow user namespaces."
     )
+
+
+def _has_a_name(uid: int) -> bool:
+    try:
+        return bool(pwd.getpwuid(uid).pw_name)
+    except KeyError:
+        return False
 
 
 def give(folder: Path, identity: Identity) -> None:
@@ -73,6 +85,9 @@ def give(folder: Path, identity: Identity) -> None:
 def _obstacle(identity: Identity, folder: Path, program: Path) -> str | None:
     if identity.prefix and shutil.which(identity.prefix[0]) is None:
         return f"no program {identity.prefix[0]}"
+    name = "user namespace" if identity.prefix else f"user {NOBODY}"
+    if not os.access(folder, os.W_OK):
+        return f"{name}: its folder is closed to us"
     question = ["sh", "-c", 'test -w "$0" && test -x "$1"', str(folder), str(program)]
     answer = subprocess.run(  # noqa: S603 - fixed words and our own paths
         identity.command(question),
@@ -84,5 +99,4 @@ def _obstacle(identity: Identity, folder: Path, program: Path) -> str | None:
     )
     if answer.returncode == 0:
         return None
-    name = "user namespace" if identity.prefix else f"user {NOBODY}"
     return f"{name}: {answer.stderr.strip() or 'no access'}"

@@ -28,17 +28,16 @@ def trees(draw: st.DrawFn) -> ModuleTree:
     """Small networks with shared parameters, and a layer `last` that no drawn pattern names."""
     leaf = st.lists(st.sampled_from(PARTS), min_size=1, max_size=3).map(tuple)
     paths = draw(st.sets(leaf, min_size=1, max_size=4))
-    every = [*sorted({path[:end] for path in paths for end in range(len(path) + 1)}), ("last",)]
-    modules = tuple(
+    every = sorted({path[:end] for path in paths for end in range(len(path) + 1)})
+    drawn = tuple(
         ModuleInfo(
             ".".join(path),
             draw(st.sampled_from(KINDS)),
-            tuple(
-                TensorInfo(name, (2,)) for name in draw(st.sampled_from(HELD)) or ["weight"] * (path in paths)
-            ),
+            tuple(TensorInfo(name, (2,)) for name in draw(st.sampled_from(HELD))),
         )
         for path in every
     )
+    modules = (*drawn, ModuleInfo("last", "Linear", (TensorInfo("weight", (2,)),)))
     names = [join(module.path, p.name) for module in modules for p in module.parameters]
     canonical, *others = names
     shared = draw(st.sets(st.sampled_from(others), max_size=2)) if others else set()

@@ -107,7 +107,7 @@ def registered_builder(name: str) -> Callable[[], nn.Module]:
 def load_weights(model: nn.Module, path: Path) -> None:
     """Loads a whole state, strictly: a `.safetensors` file, or a file that torchvision published (`.pth`).
 
-    A vision transformer's position embedding is stretched to the model's picture size; nothing else is changed.
+    A vision transformer's position embedding is stretched to the model's picture size; the rest is as stored.
     """
     try:
         model.load_state_dict(_fitted(_read_state(path), model), strict=True)

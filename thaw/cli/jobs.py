@@ -14,7 +14,7 @@ from thaw.cli.plan_tree import counts
 from thaw.cli.session import server
 from thaw.cli.watch import JobId
 from thaw.client import Thaw
-from thaw.figures import Figures
+from thaw.figures import Figures, clock
 from thaw.shapes import Job
 
 _LOOK_EVERY_S = 1.0
@@ -106,15 +106,25 @@ def _facts(job: Job) -> Iterator[tuple[str, str]]:
     yield "model", job.model
     yield "state", "  ".join(Figures.of(job).parts())
     if reason := job.raw.get("wait_reason"):
-        yield "waits for", str(reason)
-    if plan := job.raw.get("freeze_plan"):
-        for phase in plan["phases"]:
-            yield f"from epoch {phase['from_epoch']}", counts(phase["n_trainable"], phase["n_frozen"])
-    for moment in ("created_at", "started_at", "finished_at"):
-        if seconds := job.raw.get(moment):
-            yield moment.removesuffix("_at"), f"{when(seconds)} UTC"
+        yield "waits", str(reason)
+    for phase in job.raw["freeze_plan"]["phases"]:
+        yield f"from epoch {phase['from_epoch']}", counts(phase["n_trainable"], phase["n_frozen"])
+    yield from _proof(job.raw.get("result") or {})
+    yield "created", f"{when(job.raw['created_at'])} UTC"
+    if finished := job.raw.get("finished_at"):
+        yield "finished", f"{when(finished)} UTC"
+    timings = job.raw["timings"].items()
+    yield "time", ", ".join(f"{name} {clock(seconds)}" for name, seconds in timings if seconds is not None)
     if job.why_failed:
         yield "error", job.why_failed
+
+
+def _proof(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if proof := result.get("frozen_proof"):
+        same = "unchanged" if proof["before"] == proof["after"] else "CHANGED"
+        yield "frozen part", f"{same}: {proof['n_parameters']} parameters, {proof['n_buffers']} buffers"
+    if evaluation := result.get("evaluation"):
+        yield "held out", f"accuracy {evaluation['accuracy']:.4f} on {evaluation['n_samples']:,} samples"
 
 
 def _accuracy(job: Job) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import Any
+
 import typer
 
 from thaw.cli.output import Json, as_json, table
@@ -15,5 +19,10 @@ def list_nodes(ctx: typer.Context, json: Json = False) -> None:
     if json:
         as_json(found)
         return
-    columns = ("id", "state", "accelerator", "slots")
-    table(columns, ([node.get(column) for column in columns] for node in found))
+    rows = ((node["id"], node["state"], node["accelerator"], _slots(node["slots"])) for node in found)
+    table(("id", "state", "accelerator", "slots"), rows)
+
+
+def _slots(slots: Collection[Mapping[str, Any]]) -> str:
+    numbers = Counter(slot["state"] for slot in slots)
+    return ", ".join(f"{n} {state}" for state, n in sorted(numbers.items()))

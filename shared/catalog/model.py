@@ -59,6 +59,23 @@ class CatalogModel:
     def tree(self) -> ModuleTree:
         return ModuleTree.from_data(self.tree_data)
 
+    def tree_at(self, image_size: tuple[int, int]) -> ModuleTree:
+        """The tree as built for pictures of `image_size` (height, width in pixels).
+
+        Raises `Invalid` where a network of fixed size cannot be built for it.
+        """
+        if not self.fixed_size or image_size == self.image_size:
+            return self.tree
+        if "encoder.pos_embedding" not in self.tree.shapes:
+            _check_multiple(self.name, image_size, self.image_size[0])
+            return self.tree
+        patch = self.tree.shapes["conv_proj.weight"][-1]
+        _check_multiple(self.name, image_size, patch)
+        if image_size[0] != image_size[1]:
+            raise _wrong_size(self.name, image_size, "square ones only")
+        _, _, width = self.tree.shapes["encoder.pos_embedding"]
+        return self.tree.with_shape("encoder.pos_embedding", (1, 1 + (image_size[0] // patch) ** 2, width))
+
     def published(self, name: str) -> PublishedWeights:
         """The weights called `name`, or the default ones for "DEFAULT"."""
         for weights in self.weights:
@@ -83,6 +100,20 @@ class CatalogModel:
         height, width = data["image_size"]
         weights = tuple(_weights_from_data(entry) for entry in data["weights"])
         return cls(data["name"], (height, width), data["fixed_size"], weights, data["tree"])
+
+
+def _check_multiple(name: str, image_size: tuple[int, int], step: int) -> None:
+    if any(side % step for side in image_size):
+        raise _wrong_size(name, image_size, f"sides that are multiples of {step} only")
+
+
+def _wrong_size(name: str, image_size: tuple[int, int], wanted: str) -> Invalid:
+    height, width = image_size
+    return Invalid(
+        f"{name} cannot be built for pictures of {height}x{width}: it takes {wanted}",
+        param="preprocessing.image_size",
+        code="image_size",
+    )
 
 
 def _weights_from_data(data: Mapping[str, Any]) -> PublishedWeights:

@@ -101,6 +101,12 @@ class ModuleTree:
             self, head=head, blocks=blocks, num_classes=self.by_path[main[0]].parameters[0].shape[0]
         )
 
+    def with_shape(self, name: str, shape: Shape) -> ModuleTree:
+        """The tree with another shape for the parameter `name`."""
+        owner, _, own_name = name.rpartition(".")
+        modules = tuple(_with_shape(m, own_name, shape) if m.path == owner else m for m in self.modules)
+        return replace(self, modules=modules)
+
     def to_data(self) -> dict[str, Any]:
         """Plain JSON values, compact: modules and tensors are lists, float32 is left out."""
         return {
@@ -168,6 +174,11 @@ def _prefixes(name: str) -> list[str]:
 
 def _with_outputs(module: ModuleInfo, outputs: int) -> ModuleInfo:
     parameters = tuple(replace(p, shape=(outputs, *p.shape[1:])) for p in module.parameters)
+    return replace(module, parameters=parameters)
+
+
+def _with_shape(module: ModuleInfo, name: str, shape: Shape) -> ModuleInfo:
+    parameters = tuple(replace(p, shape=shape) if p.name == name else p for p in module.parameters)
     return replace(module, parameters=parameters)
 
 

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from shared import catalog
 from shared.domain.errors import Invalid
 from shared.domain.freeze_patterns import nearest
+from worker.registered import ENTRY_POINTS
 from worker.training.network_tree import describe_module
 from worker.training.torchvision_compat import import_torchvision
 
 __all__ = [
-    "ENTRY_POINTS",
     "auxiliary_logits",
     "build",
     "describe_module",
@@ -34,7 +34,6 @@ __all__ = [
     "training_loss",
 ]
 
-ENTRY_POINTS = "thaw.models"
 Source = Literal["torchvision", "registered"]
 
 # The weights that the networks' papers give their auxiliary losses.
@@ -151,12 +150,9 @@ def _torchvision(name: str, image_size: tuple[int, int] | None) -> nn.Module:
         # As with published weights: the input is normalised as for all others, and turned back inside.
         options = {"transform_input": True, "init_weights": True}
     elif known.fixed_size:
-        height, width = image_size or known.image_size
-        if name.startswith("vit_") and height != width:
-            raise Invalid(
-                f"{name} takes square pictures only, not {height}x{width}", param="preprocessing.image_size"
-            )
-        options = {"image_size": height} if name.startswith("vit_") else {"input_size": (height, width)}
+        size = image_size or known.image_size
+        known.tree_at(size)
+        options = {"image_size": size[0]} if name.startswith("vit_") else {"input_size": size}
     model: nn.Module = import_torchvision().models.get_model(name, weights=None, **options)
     return model
 

@@ -2,8 +2,9 @@
 
     python -I -S bound.py PARENT_PID UID COMMAND [ARGUMENT...]
 
-The kernel kills it when PARENT_PID ends, however it ends. A UID other than `-` is taken on first, and no program
-that it starts can gain privileges. It runs as a file by itself, in place of work between fork and exec.
+The kernel kills it when PARENT_PID ends, however it ends. A UID other than `-` is taken on first, and no
+program that it starts can gain privileges. It runs as a file by itself, in place of work between fork and
+exec.
 """
 
 from __future__ import annotations

@@ -58,8 +58,8 @@ def agent_command(plan: LaunchPlan, run: Path, module: str, launcher: int) -> li
 
 
 def agent_environment(plan: LaunchPlan, inherited: Mapping[str, str], launcher: int) -> dict[str, str]:
-    """The trainer's whole environment: an allow-list of `inherited`, the node's own, and what the ranks are told."""
-    environment = {name: value for name, value in inherited.items() if _is_allowed(name)}
+    """The trainer's whole environment: an allow-list of `inherited`, the node's own, what ranks are told."""
+    environment = _allowed(inherited)
     environment["OMP_NUM_THREADS"] = str(plan.threads_per_rank)
     if plan.visible_devices is not None:
         environment["CUDA_VISIBLE_DEVICES"] = plan.visible_devices
@@ -74,5 +74,14 @@ def agent_environment(plan: LaunchPlan, inherited: Mapping[str, str], launcher: 
     return environment
 
 
-def _is_allowed(name: str) -> bool:
-    return name in _ALLOWED or name.startswith(_ALLOWED_PREFIXES)
+def launcher_environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """The launcher's whole environment: nothing that its trainers may not have either."""
+    return _allowed(inherited) | {"PYTHONPATH": str(_SOURCES), "PYTHONSAFEPATH": "1"}
+
+
+def _allowed(inherited: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in inherited.items()
+        if name in _ALLOWED or name.startswith(_ALLOWED_PREFIXES)
+    }

@@ -1,9 +1,10 @@
-"""Owns a trainer's processes: starts them, holds and wakes them, stops them, leaves none behind. Imports no torch.
+"""Owns a trainer's processes: starts, holds, wakes and stops them, leaves none behind. Imports no torch.
 
     python -m worker.launcher RUN_FOLDER --parent PID
 
-A process of its own, so that nothing that the supervisor does or suffers keeps it from watching the heartbeat.
-It reads launch.json, heartbeat.json and stop.json, and sees to it that outcome.json stands there at the end.
+A process of its own, so that nothing that the supervisor does or suffers keeps it from watching the
+heartbeat. It reads launch.json, heartbeat.json and stop.json, and sees to it that outcome.json stands there
+at the end.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from shared.domain.job import Outcome
 from worker.capped_log import CappedLog
 from worker.hold import HoldRule, Order
 from worker.launch import LAUNCH_FILE, TRAINER_MODULE, LaunchPlan, agent_command, agent_environment
-from worker.outcome import lost, settle
+from worker.outcome import FENCED, lost, settle
 from worker.processes import become_subreaper, bind_to_parent, kill_all, stop_all, wake_all
 from worker.slots import hold_shared
 
@@ -115,12 +116,10 @@ class Launcher:
             if status is not None:
                 return self._ended(status)
             if self._terminated or os.getppid() != self._parent:
-                return lost("the run was fenced: its supervisor ended it, or has ended", code="fenced")
+                return lost("the run was fenced: its supervisor ended it, or has ended", code=FENCED)
             if self._obey_heartbeat() is Order.DIE:
-                return lost(
-                    f"the lease was not confirmed for {self._plan.kill_after_held_s:g} s after the run was held",
-                    code="lease_lost",
-                )
+                held_s = self._plan.kill_after_held_s
+                return lost(f"held for {held_s:g} s, and the lease was not confirmed", code="lease_lost")
             if self._grace_is_over():
                 assert self._stop is not None
                 return OutcomeReport(outcome=Outcome.STOPPED, reason=self._stop.request.reason)

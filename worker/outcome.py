@@ -13,12 +13,13 @@ from worker.capped_log import end_of
 from worker.run_folder import write_whole
 
 PEER_LOST = "peer_lost"
+FENCED = "fenced"
 WORKER_LOST = "worker_lost"
 _LOG_END_BYTES = 4_000
 
 
 def settle(run: Path, fallback: OutcomeReport) -> OutcomeReport:
-    """The engine's outcome; else the earliest error of a rank; else `fallback`. It stands in outcome.json then."""
+    """The engine's outcome; else the earliest error of a rank; else `fallback`. Then outcome.json says it."""
     told = read_outcome(run)
     if told is not None:
         return told
@@ -36,7 +37,7 @@ def read_outcome(run: Path) -> OutcomeReport | None:
 
 
 def from_errors(run: Path) -> OutcomeReport | None:
-    """The earliest error that a rank wrote, lost peers aside: failed. Lost peers alone: lost. None: no error."""
+    """The earliest error of a rank, lost peers aside: failed. Lost peers alone: lost. None: no error."""
     reports = sorted(_error_reports(run), key=lambda report: report.time)
     for report in reports:
         if report.code != PEER_LOST:

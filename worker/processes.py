@@ -1,6 +1,6 @@
 """Processes below this one: found by walking the process table, stopped, woken and killed until none is left.
 
-Linux only. torch elastic starts ranks in sessions of their own, so neither process groups nor sessions find them.
+Linux only. torch elastic starts ranks in sessions of their own, so no process group or session finds them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NONE_KEPT: frozenset[int] = frozenset()
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line of the process table. `state` is the kernel's letter: R, S, T (stopped), Z (ended, not reaped)."""
+    """A line of the process table. `state` is the kernel's letter: R, S, T (stopped), Z (ended) ..."""
 
     pid: int
     parent: int
@@ -50,7 +50,7 @@ def bind_to_parent(parent: int, death_signal: signal.Signals) -> None:
 
 
 def descendants(root: int, *, keep: Collection[int] = _NONE_KEPT) -> list[Entry]:
-    """Every process below `root`, except `keep` and what is below those, ended ones that nobody reaped included."""
+    """Every process below `root`, ended ones included, except `keep` and what is below those."""
     children: dict[int, list[Entry]] = {}
     for entry in process_table():
         children.setdefault(entry.parent, []).append(entry)
@@ -72,7 +72,7 @@ def process_table() -> Iterator[Entry]:
 
 
 def stop_all(root: int) -> None:
-    """SIGSTOP every descendant of `root`, again until none is running: one may have been started meanwhile."""
+    """SIGSTOP every descendant of `root`, again until none runs: one may have been started meanwhile."""
     _signal_until_none(root, signal.SIGSTOP, done="TtZX", limit_s=5.0)
 
 

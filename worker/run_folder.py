@@ -1,4 +1,4 @@
-"""The folder of one attempt on this node: made for it alone, removed at its end, swept where its owner died."""
+"""The folder of one attempt on this node: made for it alone, removed at its end, swept if its owner died."""
 
 from __future__ import annotations
 

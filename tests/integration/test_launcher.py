@@ -1,4 +1,4 @@
-"""The launcher with real processes under torch elastic: how runs end, hold, stop, and that none is left behind."""
+"""The launcher with real processes under torch elastic: how runs end, hold and stop; none is left."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ WAITS = "while True: time.sleep(0.05)"
 WITH_STRAY = """
 import signal, subprocess
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"],
-                 start_new_session=True)
+deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"
+subprocess.Popen([sys.executable, "-c", deaf], start_new_session=True)
 mark(f"stray-{rank}")
 while True: time.sleep(0.05)
 """
@@ -136,7 +136,7 @@ def test_the_supervisors_death_ends_everything(tmp_path: Path) -> None:
         [sys.executable, "-c", program, tmp_path / "run", marker],
         env={**os.environ, "PYTHONPATH": f"{SOURCES}:{Path(__file__).parent}"},
     )
-    eventually(lambda: (tmp_path / "run" / "stray-1").exists(), what="the ranks run")
+    eventually((tmp_path / "run" / "stray-1").exists, what="the ranks run")
     supervisor.kill()
     supervisor.wait()
     eventually(lambda: not marked(marker), within_s=10, what="no process is left")
@@ -189,7 +189,7 @@ def test_ranks_that_do_not_leave_within_the_grace_are_killed(launch: Launch) -> 
 
 def test_terminated_the_launcher_kills_and_says_fenced(launch: Launch) -> None:
     run = launch(WITH_STRAY, ranks=1)
-    eventually(lambda: (run.run / "stray-0").exists())
+    eventually((run.run / "stray-0").exists)
     run.process.terminate()
     told = run.outcome(within_s=20)
     assert told.error is not None

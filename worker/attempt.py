@@ -1,0 +1,240 @@
+"""An attempt's work on this node under a lease that is held: wait, fetch, launch, pass on, upload."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from shared.artifacts import ArtifactCorrupt, StoreOptions, StoreUnavailable, open_store
+from shared.db import leases
+from shared.db.leases import Claim, StoredArtifact
+from shared.db.work import Work, load_work
+from shared.domain.datasets import Caps
+from shared.domain.errors import NotFound, ThawError, Unavailable
+from shared.domain.events import (
+    LOG_FILE,
+    RESULT_FILE,
+    SPEC_FILE,
+    CheckpointManifest,
+    ErrorReport,
+    NoteLine,
+    OutcomeReport,
+    TrainerSpec,
+)
+from shared.domain.job import Outcome
+from shared.settings import Settings
+from worker.cache import Cache
+from worker.devices import Devices
+from worker.inputs import Inputs
+from worker.interruption import AttemptEnding, LeaseLost, StopAsked
+from worker.launch import LAUNCH_FILE
+from worker.launch_plan import launch_plan
+from worker.lease import Lease
+from worker.outcome import FENCED, PEER_LOST, lost, settle
+from worker.passing_on import PassingOn
+from worker.patience import patiently
+from worker.persist import until_answered
+from worker.progress_tail import ProgressTail
+from worker.run_folder import write_whole
+from worker.trainer import launched
+from worker.uploads import RESULT_FILES, UploadsBeside, upload_results
+
+_LOOK_AGAIN_S = 0.2
+_GANG_LOOK_S = 1.0
+# The engine keeps max_duration_s by itself, between two steps; this is for a step that hangs.
+_TIME_LIMIT_SLACK_S = 30.0
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class End:
+    """How the allocation ends, and what goes with it."""
+
+    report: OutcomeReport
+    result: dict[str, Any] | None = None
+    artifacts: list[StoredArtifact] = field(default_factory=list)
+
+
+class Attempt:
+    """One allocation's share. `folder` is the run's; only node rank 0 writes to database and store."""
+
+    def __init__(
+        self, claim: Claim, settings: Settings, devices: Devices, engine: Engine, folder: Path, lease: Lease
+    ) -> None:
+        self._claim = claim
+        self._settings = settings
+        self._devices = devices
+        self._engine = engine
+        self._folder = folder
+        self._lease = lease
+        self._writes = claim.node_rank == 0
+        self._store = open_store(settings.store_url, StoreOptions.from_settings(settings))
+
+    def live(self) -> End:
+        """Do the work. Raises LeaseLost, and what is wrong with this program or its host."""
+        try:
+            self._wait_for_the_gang()
+            with self._open_cache() as cache:
+                spec = self._fetch_inputs(cache)
+                return self._train(spec)
+        except StopAsked as asked:
+            return End(OutcomeReport(outcome=Outcome.STOPPED, reason=asked.reason))
+        except AttemptEnding as ending:
+            return End(lost(str(ending), code=PEER_LOST))
+        except (Unavailable, ArtifactCorrupt) as error:
+            return End(lost(error.message, code=error.code))
+        except ThawError as error:
+            return End(_failed(error.code, error.message))
+
+    def _wait_for_the_gang(self) -> None:
+        """No node launches before every node of the attempt has claimed."""
+        running: bool | None = self._claim.attempt_running
+        while not (running and self._lease.is_confirmed):
+            self._lease.check_stop()
+            time.sleep(self._settings.scaled(_GANG_LOOK_S))
+            running = self._ask(lambda session: leases.attempt_is_running(session, self._claim.token))
+            if running is None:
+                raise LeaseLost("the attempt is over")
+
+    def _open_cache(self) -> Cache:
+        settings = self._settings
+        return Cache(
+            settings.work_dir / "cache", settings.cache_bytes, self._lease.check_stop, settings.trainer_uid
+        )
+
+    def _fetch_inputs(self, cache: Cache) -> TrainerSpec:
+        settings = self._settings
+        inputs = Inputs(
+            work=self._load_work(),
+            store=self._store,
+            cache=cache,
+            caps=Caps(
+                settings.max_archive_files, settings.max_unpacked_bytes, settings.max_compression_ratio
+            ),
+            weights_dir=settings.weights_dir,
+            interrupted=self._lease.check_stop,
+        )
+        device: Any = "cpu" if self._devices.accelerator == "cpu" else "cuda"
+        return patiently(lambda: inputs.fetch(self._folder, device, self._note), self._lease.check_stop)
+
+    def _load_work(self) -> Work:
+        try:
+            return self._ask(lambda session: load_work(session, self._claim.token))
+        except NotFound as gone:
+            if gone.code == "token_lost":
+                raise LeaseLost(gone.message) from gone
+            raise
+
+    def _note(self, line: NoteLine) -> None:
+        if self._writes:
+            self._must_hold(
+                self._ask(
+                    lambda session: leases.write_progress(
+                        session, token=self._claim.token, lines=[line], actor=self._settings.node_name
+                    )
+                )
+            )
+
+    def _train(self, spec: TrainerSpec) -> End:
+        plan = launch_plan(self._claim, self._settings, self._devices, os.environ)
+        write_whole(self._folder / SPEC_FILE, spec.model_dump_json(indent=1))
+        write_whole(self._folder / LAUNCH_FILE, plan.model_dump_json(indent=1))
+        if not self._writes:
+            return End(self._run_trainer(spec, look=lambda: None))
+        with UploadsBeside(
+            self._store, self._claim, self._folder, self._add_checkpoint, self._lease.check_held
+        ) as uploads:
+            tail = ProgressTail(self._folder)
+            passing_on = PassingOn(
+                tail, uploads, self._engine, self._claim, self._lease, self._settings.node_name
+            )
+            report = self._run_trainer(spec, look=passing_on.look)
+            passing_on.finish()
+            return self._bring_in(report, uploads)
+
+    def _run_trainer(self, spec: TrainerSpec, look: Callable[[], None]) -> OutcomeReport:
+        """From the launch until no process is left. `look` is called a few times a second."""
+        with launched(self._folder) as launcher:
+            instead = self._watch(launcher, spec, look)
+        told = settle(self._folder, lost(f"the launcher ended with {launcher.returncode}", run=self._folder))
+        was_fenced = told.error is not None and told.error.code == FENCED
+        return instead if instead is not None and was_fenced else told
+
+    def _watch(
+        self, launcher: subprocess.Popen[bytes], spec: TrainerSpec, look: Callable[[], None]
+    ) -> OutcomeReport | None:
+        """Until the launcher has ended: None. Or until it must: how the run ends then."""
+        limit_s = spec.max_duration_s
+        until = None if limit_s is None else time.monotonic() + limit_s + _TIME_LIMIT_SLACK_S
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                launcher.wait(_LOOK_AGAIN_S)
+                return None
+            try:
+                self._lease.check()
+            except AttemptEnding as ending:
+                return lost(str(ending), code=PEER_LOST)
+            look()
+            if until is not None and time.monotonic() > until:
+                return _failed("time_limit", f"the job was not done after max_duration_s, {limit_s:g} s")
+
+    def _bring_in(self, report: OutcomeReport, uploads: UploadsBeside) -> End:
+        """Everything that the run made, in the store."""
+        try:
+            uploads.finish()
+            if report.outcome is Outcome.SUCCEEDED:
+                return End(report, self._result(), self._upload(*RESULT_FILES, LOG_FILE))
+            return End(report, artifacts=self._upload(LOG_FILE))
+        except StoreUnavailable as away:
+            if report.outcome is Outcome.SUCCEEDED:
+                raise
+            # How the run ended is known, and counts for more than its log.
+            structlog.get_logger(__name__).warning("log_not_stored", error=away.message)
+            return End(report)
+
+    def _result(self) -> dict[str, Any]:
+        # JSON has no NaN, and Postgres takes none.
+        text = (self._folder / RESULT_FILE).read_bytes()
+        result: dict[str, Any] = json.loads(text, parse_constant=lambda _: None)
+        return result
+
+    def _upload(self, *names: str) -> list[StoredArtifact]:
+        return upload_results(self._store, self._claim, self._folder, names, self._lease.check_held)
+
+    def _add_checkpoint(self, manifest: CheckpointManifest, prefix: str) -> None:
+        self._must_hold(
+            until_answered(
+                self._engine,
+                lambda session: leases.add_checkpoint(
+                    session,
+                    token=self._claim.token,
+                    manifest=manifest,
+                    storage_prefix=prefix,
+                    actor=self._settings.node_name,
+                ),
+                self._lease.check_held,
+            )
+        )
+
+    def _ask(self, step: Callable[[Session], T]) -> T:
+        return until_answered(self._engine, step, self._lease.check_stop)
+
+    def _must_hold(self, holds: bool) -> None:
+        if not holds:
+            raise LeaseLost("a write found that the lease is lost")
+
+
+def _failed(code: str, message: str) -> OutcomeReport:
+    error = ErrorReport(code=code, message=message, time=time.time())
+    return OutcomeReport(outcome=Outcome.FAILED, error=error)

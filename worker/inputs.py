@@ -1,0 +1,112 @@
+"""What a run reads, brought to the node's disk and checked; and spec.json, which says where it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from shared.artifacts import ArtifactStore
+from shared.db.work import InputFile, Work
+from shared.domain.datasets import Caps
+from shared.domain.errors import Invalid
+from shared.domain.events import DataSource, ManifestEntry, TrainerSpec, WeightsFile
+from shared.domain.resolved import JobWeights, NoWeights, PublishedWeights, UploadedWeights
+from worker.cache import Cache
+from worker.published import fetch_published
+from worker.resume import Note, fetch_checkpoint, fetch_file
+from worker.unpack import unpack
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Brings one attempt's inputs here. `interrupted` is called between pieces; what it raises passes on."""
+
+    work: Work
+    store: ArtifactStore
+    cache: Cache
+    caps: Caps
+    weights_dir: Path | None
+    interrupted: Callable[[], None]
+
+    def fetch(self, run: Path, device: Literal["cpu", "cuda"], note: Note) -> TrainerSpec:
+        """Fetch everything: a checkpoint below `run`, the rest into the cache. `note` tells of damaged ones.
+
+        Raises the store's errors, Unavailable for weights that cannot be had, Invalid for a file that is not
+        what the job needs.
+        """
+        work, resolved = self.work, self.work.resolved
+        resume_from = fetch_checkpoint(self.store, work.checkpoints, run / "resume", note, self.interrupted)
+        return TrainerSpec(
+            job_id=work.job_id,
+            attempt_id=work.attempt_id,
+            attempt=work.attempt_number,
+            task=resolved.task,
+            base=resolved.base,
+            target=resolved.target,
+            replace_head=resolved.replace_head,
+            weights=self._weights(),
+            train=self._data(work.training),
+            validation=self._data(work.validation) if work.validation else None,
+            validation_fraction=resolved.validation_fraction,
+            class_names=resolved.class_names,
+            freeze=resolved.freeze,
+            freeze_plan=work.freeze_plan,
+            hyperparameters=resolved.hyperparameters,
+            preprocessing=resolved.preprocessing,
+            device=device,
+            world_size=work.nodes * work.devices_per_node,
+            seed=resolved.seed,
+            resume_from=str(resume_from) if resume_from else None,
+            max_duration_s=resolved.max_duration_s,
+        )
+
+    def _data(self, file: InputFile) -> DataSource:
+        if file.format == "parquet":
+            path = self._stored(file.storage_key, file.bytes, file.sha256, ".parquet")
+            columns = {name: str(file.details[name]) for name in ("image_column", "label_column")}
+            return DataSource(path=str(path), format="parquet", **columns)
+        if file.format != "image_folder":
+            raise Invalid(f"the file {file.id} holds {file.format}; a data set is image_folder or parquet")
+        return DataSource(path=str(self._folder(file)), format="image_folder")
+
+    def _folder(self, file: InputFile) -> Path:
+        def fill(target: Path) -> None:
+            archive = self._stored(file.storage_key, file.bytes, file.sha256, ".zip")
+            unpack(archive, target, self.caps, self.interrupted)
+
+        return self.cache.get(f"{file.sha256}.folder", fill)
+
+    def _weights(self) -> WeightsFile | None:
+        match self.work.resolved.weights:
+            case NoWeights():
+                return None
+            case PublishedWeights() as published:
+                return self._published(published)
+            case UploadedWeights():
+                assert self.work.weights is not None
+                file = self.work.weights
+                return self._safetensors(file.storage_key, file.bytes, file.sha256)
+            case JobWeights():
+                assert self.work.base_model is not None
+                model = self.work.base_model
+                return self._safetensors(model.storage_key, model.bytes, model.sha256)
+
+    def _safetensors(self, key: str, size: int, sha256: str) -> WeightsFile:
+        path = self._stored(key, size, sha256, ".safetensors")
+        return WeightsFile(path=str(path), format="safetensors", sha256=sha256)
+
+    def _published(self, weights: PublishedWeights) -> WeightsFile:
+        def fill(target: Path) -> None:
+            fetch_published(weights, target, weights_dir=self.weights_dir, interrupted=self.interrupted)
+
+        path = self.cache.get(f"{weights.sha256.lower()}-{Path(weights.file_name).name}", fill)
+        return WeightsFile(path=str(path), format="torch", sha256=weights.sha256)
+
+    def _stored(self, key: str, size: int, sha256: str, suffix: str) -> Path:
+        def fill(target: Path) -> None:
+            expected = ManifestEntry(name=key, bytes=size, sha256=sha256)
+            fetch_file(self.store, key, target, expected, self.interrupted)
+
+        return self.cache.get(f"{sha256}{suffix}", fill)

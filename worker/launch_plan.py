@@ -1,0 +1,42 @@
+"""From a claim, the node's settings and its devices to what its launcher is told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from shared.db.leases import Claim
+from shared.settings import Settings
+from worker.devices import Devices
+from worker.launch import LaunchPlan
+from worker.slots import slot_lock_path
+
+LOG_BYTES = 10 * 1024 * 1024
+
+
+def launch_plan(
+    claim: Claim, settings: Settings, devices: Devices, environment: Mapping[str, str]
+) -> LaunchPlan:
+    """`environment` is the worker's own: slots count the GPUs that the worker sees."""
+    return LaunchPlan(
+        nodes=claim.nodes,
+        node_rank=claim.node_rank,
+        master_addr=claim.master_addr,
+        master_port=claim.master_port,
+        slot_locks=[str(slot_lock_path(settings.work_dir, slot)) for slot in claim.slots],
+        visible_devices=_visible(claim.slots, devices, environment),
+        threads_per_rank=max(1, len(os.sched_getaffinity(0)) // devices.n_slots),
+        trainer_env=settings.trainer_env,
+        trainer_uid=settings.trainer_uid,
+        hold_after_s=settings.scaled(settings.hold_after_s),
+        kill_after_held_s=settings.scaled(settings.kill_after_held_s),
+        log_bytes=LOG_BYTES,
+    )
+
+
+def _visible(slots: Sequence[int], devices: Devices, environment: Mapping[str, str]) -> str | None:
+    if devices.accelerator == "cpu":
+        return None
+    seen = environment.get("CUDA_VISIBLE_DEVICES")
+    names = seen.split(",") if seen else [str(n) for n in range(devices.n_slots)]
+    return ",".join(names[slot] for slot in slots)

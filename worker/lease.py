@@ -1,0 +1,130 @@
+"""An allocation's lease, held by a thread: renewed, told to the launcher, watched for what is asked."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from shared.db import leases
+from shared.db.engine import make_engine, transaction
+from shared.domain.events import HEARTBEAT_FILE, STOP_FILE, Heartbeat, StopRequest
+from shared.domain.job import STOP_GRACE_S, StopReason
+from shared.settings import Settings
+from worker.interruption import AttemptEnding, LeaseLost, StopAsked
+from worker.persist import PASSING
+from worker.run_folder import write_whole
+
+STATEMENT_TIMEOUT_S = 5.0
+_RETRY_S = 1.0
+
+
+class Lease:
+    """Renews in a thread with connections of its own, from `with` to its end.
+
+    Each confirmed renewal writes heartbeat.json into the run's folder; a reason to stop writes stop.json.
+    """
+
+    def __init__(self, claim: leases.Claim, settings: Settings, run: Path) -> None:
+        self._claim = claim
+        self._settings = settings
+        self._run = run
+        self._engine = make_engine(
+            settings.database_url.get_secret_value(), statement_timeout_s=STATEMENT_TIMEOUT_S, pool_size=1
+        )
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._hold, name=f"lease-{claim.allocation_id}", daemon=True)
+        self._confirmed = False
+        self._lost = False
+        self._ending = False
+        self._stop_reason: StopReason | None = None
+        self._failure: Exception | None = None
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._closing.set()
+        self._thread.join()
+        self._engine.dispose()
+
+    @property
+    def is_confirmed(self) -> bool:
+        """A renewal was confirmed, so heartbeat.json is there."""
+        return self._confirmed
+
+    @property
+    def stop_reason(self) -> StopReason | None:
+        """Why the job was asked to stop, None while it was not."""
+        return self._stop_reason
+
+    def check_held(self) -> None:
+        """Raises LeaseLost when it is so, and what broke the renewals if anything did."""
+        if self._failure is not None:
+            raise self._failure
+        if self._lost:
+            raise LeaseLost("a renewal found that the lease is lost")
+
+    def check(self) -> None:
+        """The same, and raises AttemptEnding when another node of the attempt failed."""
+        self.check_held()
+        if self._ending:
+            raise AttemptEnding("another node of this attempt failed")
+
+    def check_stop(self) -> None:
+        """The same, and raises StopAsked when the job was asked to stop."""
+        self.check()
+        if self._stop_reason is not None:
+            raise StopAsked(self._stop_reason)
+
+    def _hold(self) -> None:
+        pause_s = 0.0
+        while not self._lost and not self._closing.wait(pause_s):
+            try:
+                pause_s = self._settings.scaled(self._settings.renew_s if self._renew() else _RETRY_S)
+            except Exception as error:
+                # Raised again by `check` in the thread that runs the attempt: it ends it and says why.
+                self._failure = error
+                return
+
+    def _renew(self) -> bool:
+        """One renewal. False: the database did not answer, so it is not known whether the lease holds."""
+        sent = time.clock_gettime(time.CLOCK_BOOTTIME)
+        try:
+            with transaction(self._engine) as session:
+                renewal = leases.renew(
+                    session,
+                    token=self._claim.token,
+                    allocation_id=self._claim.allocation_id,
+                    lease_s=self._settings.scaled(self._settings.lease_s),
+                )
+        except PASSING as error:
+            structlog.get_logger(__name__).warning(
+                "renewal_unanswered",
+                allocation=self._claim.allocation_id,
+                error=str(error).partition("\n")[0],
+            )
+            return False
+        if renewal is None:
+            self._lost = True
+            return True
+        write_whole(self._run / HEARTBEAT_FILE, Heartbeat(boottime_s=sent).model_dump_json())
+        self._confirmed = True
+        self._heed(renewal)
+        return True
+
+    def _heed(self, renewal: leases.Renewal) -> None:
+        self._ending = renewal.ending
+        reason = renewal.stop_reason
+        if reason is None or reason is self._stop_reason:
+            return
+        request = StopRequest(reason=reason, grace_s=self._settings.scaled(STOP_GRACE_S[reason]))
+        write_whole(self._run / STOP_FILE, request.model_dump_json())
+        self._stop_reason = reason

@@ -1,0 +1,44 @@
+"""progress.jsonl, read while the trainer writes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from shared.domain.events import PROGRESS_FILE, PROGRESS_LINE, ProgressLine
+
+_MOST_BYTES = 4 * 1024 * 1024
+
+
+class BadProgress(Exception):
+    """A line that is none: trainer and supervisor are not of one version, or a model wrote into the file."""
+
+
+class ProgressTail:
+    """Gives each whole line once."""
+
+    def __init__(self, run: Path) -> None:
+        self._path = run / PROGRESS_FILE
+        self._offset = 0
+        self._begun = b""
+
+    def new_lines(self) -> list[ProgressLine]:
+        """The lines since the last call. Raises BadProgress."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read(_MOST_BYTES)
+        except FileNotFoundError:
+            return []
+        self._offset += len(data)
+        *whole, self._begun = (self._begun + data).split(b"\n")
+        return [_parse(line) for line in whole]
+
+
+def _parse(line: bytes) -> ProgressLine:
+    try:
+        return PROGRESS_LINE.validate_json(line)
+    except ValidationError as error:
+        shown = line[:200].decode(errors="replace")
+        raise BadProgress(f"{PROGRESS_FILE} has a line that is no line of progress: {shown!r}") from error

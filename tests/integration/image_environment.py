@@ -12,6 +12,7 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -97,12 +98,40 @@ class ImageEnvironment:
         return subprocess.run(
             [sys.executable, "-S", "-B", *arguments],
             cwd=self.app,
-            env={"PATH": os.defpath, "HOME": str(self.app), "PYTHONPATH": str(self.packages), **environment},
+            env=self._environment(environment),
             capture_output=True,
             text=True,
             timeout=timeout_s,
             check=False,
         )
+
+    def run_until(self, said: str, *arguments: str, timeout_s: float = 120, **environment: str) -> str:
+        """Start a program, stop it when it has said `said`, and return all that it said."""
+        program = subprocess.Popen(
+            [sys.executable, "-S", "-B", *arguments],
+            cwd=self.app,
+            env=self._environment(environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        limit = threading.Timer(timeout_s, program.kill)
+        limit.start()
+        output = ""
+        try:
+            assert program.stdout is not None
+            for line in program.stdout:
+                output += line
+                if said in line:
+                    break
+        finally:
+            limit.cancel()
+            program.kill()
+            program.communicate()
+        return output
+
+    def _environment(self, more: dict[str, str]) -> dict[str, str]:
+        return {"PATH": os.defpath, "HOME": str(self.app), "PYTHONPATH": str(self.packages), **more}
 
 
 def distributions_of(extra: str) -> list[Distribution]:

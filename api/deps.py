@@ -1,0 +1,110 @@
+"""What routes ask for: this process's parts, the caller, and a session that sees the caller's team alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from api.errors import NotBuiltYet
+from api.feed import EventFeed
+from api.metrics import ApiMetrics
+from shared.artifacts import ArtifactStore
+from shared.db.engine import transaction
+from shared.db.keys import Caller, find_caller
+from shared.db.scope import Scope
+from shared.domain.errors import Forbidden, Invalid, Unauthenticated
+from shared.settings import Settings
+
+_bearer = HTTPBearer(auto_error=False, description="An API key: thaw_...")
+_MAY_WRITE = frozenset({"admin", "owner", "member"})
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What one process of the API holds, made once by `create_app`."""
+
+    settings: Settings
+    engine: Engine
+    store: ArtifactStore
+    feed: EventFeed
+    metrics: ApiMetrics
+    head_revision: str
+
+
+def parts(request: Request) -> Parts:
+    """This process's parts."""
+    held: Parts = request.app.state.parts
+    return held
+
+
+PartsDep = Annotated[Parts, Depends(parts)]
+
+
+def caller(
+    parts: PartsDep, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> Caller:
+    """Whose key came with the request: looked up in a transaction that is over before work begins."""
+    if credentials is None:
+        raise Unauthenticated("send an API key in the header 'Authorization: Bearer thaw_...'")
+    with transaction(parts.engine) as session:
+        found = find_caller(session, credentials.credentials)
+    if found is None:
+        raise Unauthenticated("this API key is unknown or was revoked")
+    return found
+
+
+CallerDep = Annotated[Caller, Depends(caller)]
+
+
+def writer(caller: CallerDep) -> Caller:
+    """The caller, who must be allowed to change things."""
+    if caller.role not in _MAY_WRITE:
+        raise Forbidden(
+            f"a key of role {caller.role!r} may look only; {', '.join(sorted(_MAY_WRITE))} may change"
+        )
+    return caller
+
+
+WriterDep = Annotated[Caller, Depends(writer)]
+
+
+def session(parts: PartsDep) -> Iterator[Session]:
+    """One request, one transaction."""
+    with transaction(parts.engine) as open_session:
+        yield open_session
+
+
+# "function": committed before the answer is sent, so that a failed commit is not a 201.
+SessionDep = Annotated[Session, Depends(session, scope="function")]
+
+
+def scope(session: SessionDep, caller: CallerDep) -> Scope:
+    """The request's session, seeing the caller's team alone."""
+    return Scope(session, caller.team_id)
+
+
+ScopeDep = Annotated[Scope, Depends(scope, scope="function")]
+
+
+def refuse_unknown_query(request: Request) -> None:
+    """A query parameter that no one reads is an error, not silence."""
+    route = request.scope["route"]
+    known = {field.alias for field in route.dependant.query_params}
+    for name in request.query_params:
+        if name not in known and not (name.startswith("metadata[") and "metadata" in route.tags):
+            hint = f"known here: {', '.join(sorted(known))}" if known else "there are none here"
+            raise Invalid(
+                f"{name!r} is no parameter of this route; {hint}", param=name, code="unknown_parameter"
+            )
+
+
+def refuse_idempotency_key(request: Request) -> None:
+    """A key that would not be honoured is refused rather than ignored."""
+    if "idempotency-key" in request.headers:
+        raise NotBuiltYet("Idempotency-Key is not supported yet; leave it out", param="Idempotency-Key")

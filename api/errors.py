@@ -1,0 +1,164 @@
+"""The one table from kinds of error to HTTP, and the envelope that every refusal comes in."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+
+from api.validation import explain
+from shared.domain.errors import (
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+    NotSupportedYet,
+    ThawError,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+)
+
+log = structlog.get_logger(__name__)
+
+RETRY_AFTER_S = 5
+
+
+class NotBuiltYet(ThawError):
+    """A route, header or parameter of the published interface that this version does not answer."""
+
+    default_code = "not_built_yet"
+
+
+class ErrorBody(BaseModel):
+    """What was wrong, where in the request, and a stable word for programs."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorEnvelope(BaseModel):
+    """Every refusal."""
+
+    error: ErrorBody
+
+
+# The first class that fits counts, so a narrower one stands before its parent.
+_STATUS: tuple[tuple[type[ThawError], HTTPStatus], ...] = (
+    (NotSupportedYet, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (Invalid, HTTPStatus.BAD_REQUEST),
+    (Unauthenticated, HTTPStatus.UNAUTHORIZED),
+    (Forbidden, HTTPStatus.FORBIDDEN),
+    (NotFound, HTTPStatus.NOT_FOUND),
+    (Conflict, HTTPStatus.CONFLICT),
+    (TooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
+    (NotBuiltYet, HTTPStatus.NOT_IMPLEMENTED),
+)
+_TYPES = {
+    HTTPStatus.UNAUTHORIZED: "authentication_error",
+    HTTPStatus.FORBIDDEN: "permission_error",
+}
+_HEADERS = {
+    HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
+    HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": str(RETRY_AFTER_S)},
+}
+_AWAY = (OperationalError, InterfaceError, PoolTimeout)
+
+
+def install(app: FastAPI) -> None:
+    """Have every error leave in the envelope."""
+    app.add_exception_handler(ThawError, _typed)
+    app.add_exception_handler(RequestValidationError, _unreadable)
+    app.add_exception_handler(HTTPException, _of_the_framework)
+    for kind in _AWAY:
+        app.add_exception_handler(kind, _database_away)
+    app.add_exception_handler(DBAPIError, _database_refused)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def refusal(status: int, message: str, param: str | None = None, code: str | None = None) -> JSONResponse:
+    """The envelope with its status."""
+    known = HTTPStatus(status)
+    kind = _TYPES.get(known) or ("server_error" if status >= 500 else "invalid_request_error")
+    body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    return JSONResponse(body, status, _HEADERS.get(known))
+
+
+def _typed(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ThawError)
+    for kind, status in _STATUS:
+        if isinstance(error, kind):
+            return refusal(status, error.message, error.param, error.code)
+    return _unexpected(request, error)
+
+
+def _unreadable(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    explained = explain(error, request.scope["route"])
+    return refusal(HTTPStatus.BAD_REQUEST, explained.message, explained.param, explained.code)
+
+
+def _of_the_framework(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    asked = f"{request.method} {request.url.path}"
+    message = {
+        HTTPStatus.NOT_FOUND: f"{asked} is no route of this server; /openapi.json lists them all",
+        HTTPStatus.METHOD_NOT_ALLOWED: f"{asked} is not allowed here; the Allow header says what is",
+        HTTPStatus.BAD_REQUEST: f"the request's body cannot be read: {error.detail}",
+    }.get(status, str(error.detail))
+    response = refusal(status, message, code=status.phrase.lower().replace(" ", "_"))
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _database_away(request: Request, error: Exception) -> JSONResponse:
+    log.warning("database away", error=str(error).splitlines()[0], path=request.url.path)
+    return refusal(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        f"the database cannot be reached just now; try again in {RETRY_AFTER_S} seconds",
+        code="database_unavailable",
+    )
+
+
+def _database_refused(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, DBAPIError)
+    if error.connection_invalidated:
+        return _database_away(request, error)
+    if isinstance(error, DataError):
+        return refusal(
+            HTTPStatus.BAD_REQUEST,
+            "the request holds a character or a number that cannot be stored",
+            code="invalid_value",
+        )
+    return _unexpected(request, error)
+
+
+def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    request_id = request.scope.get("request_id")
+    log.error("unexpected error", path=request.url.path, request_id=request_id, exc_info=error)
+    response = refusal(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        f"something went wrong on our side; the server's log has it under request id {request_id}",
+        code="internal_error",
+    )
+    # This answer leaves from outside the middleware that names the request in every other one.
+    if request_id:
+        response.headers["X-Request-Id"] = request_id
+    return response
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a route may answer besides its result, for the OpenAPI document."""
+    return {status: {"model": ErrorEnvelope, "description": HTTPStatus(status).phrase} for status in statuses}

@@ -1,0 +1,69 @@
+"""The API put together. Run it with `python -m api`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from alembic.script import ScriptDirectory
+from fastapi import Depends, FastAPI
+
+from api import errors
+from api.deps import Parts, refuse_unknown_query
+from api.errors import documented
+from api.feed import EventFeed
+from api.metrics import ApiMetrics
+from api.middleware import BodyCap, RequestContext
+from api.routes import files, job_history, job_results, jobs, models, system
+from shared.artifacts import StoreOptions, open_store
+from shared.db.engine import make_engine
+from shared.settings import Settings
+
+_MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The ASGI application on the given settings. Connects to nothing before it is asked something."""
+    parts = _make_parts(settings)
+    app = FastAPI(
+        title="Thaw",
+        summary="Fine-tuning of PyTorch vision models: say what stays frozen, and have it proved.",
+        lifespan=_lifespan,
+        dependencies=[Depends(refuse_unknown_query)],
+        responses=documented(400, 401, 503),
+    )
+    app.state.parts = parts
+    # The first added is the innermost: a refusal for its length is named and counted too.
+    app.add_middleware(BodyCap, settings=settings)
+    app.add_middleware(RequestContext, metrics=parts.metrics)
+    errors.install(app)
+    # The stream of events stands before the list at the same path.
+    for router in (job_history.streams, job_history.router, job_results.router, jobs.router):
+        app.include_router(router)
+    for router in (files.router, models.router, system.router):
+        app.include_router(router)
+    return app
+
+
+def _make_parts(settings: Settings) -> Parts:
+    engine = make_engine(settings.database_url.get_secret_value(), pool_size=20)
+    head = ScriptDirectory(str(_MIGRATIONS)).get_current_head()
+    assert head is not None, "there are migrations beside this package"
+    return Parts(
+        settings=settings,
+        engine=engine,
+        store=open_store(settings.store_url, StoreOptions.from_settings(settings)),
+        feed=EventFeed(engine),
+        metrics=ApiMetrics(),
+        head_revision=head,
+    )
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    parts: Parts = app.state.parts
+    parts.feed.start()
+    yield
+    await parts.feed.stop()
+    parts.engine.dispose()

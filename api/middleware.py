@@ -1,0 +1,95 @@
+"""Around every request: its id, its count and duration, and a cap on its body."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from http import HTTPStatus
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.errors import refusal
+from api.metrics import ApiMetrics
+from shared.settings import Settings
+
+UPLOAD_PATH = "/v1/files"
+# A form is its file, its other fields, and the lines between them.
+_FORM_OVERHEAD_BYTES = 64 * 1024
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class RequestContext:
+    """Names each request: the client's X-Request-Id, or a new one, goes into the answer and the log."""
+
+    def __init__(self, app: ASGIApp, metrics: ApiMetrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope["request_id"] = request_id
+        status, began = HTTPStatus.INTERNAL_SERVER_ERROR.value, time.perf_counter()
+
+        async def send_named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_named)
+        finally:
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            route = getattr(scope.get("route"), "path", "unknown")
+            self._metrics.answered(method, route, status, time.perf_counter() - began)
+
+
+class BodyCap:
+    """Refuses a body that is too long: at once where its length is stated, else when it passes the cap."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        cap = self._cap(scope)
+        stated = Headers(scope=scope).get("content-length", "")
+        if stated.isdecimal() and int(stated) > cap:
+            await refusal(413, _too_long(cap), code="too_large")(scope, receive, send)
+            return
+        seen = 0
+
+        async def receive_capped() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > cap:
+                raise HTTPException(413, _too_long(cap))
+            return message
+
+        await self._app(scope, receive_capped, send)
+
+    def _cap(self, scope: Scope) -> int:
+        if scope["path"] == UPLOAD_PATH:
+            return self._settings.max_upload_bytes + _FORM_OVERHEAD_BYTES
+        return self._settings.max_body_bytes
+
+
+def _too_long(cap: int) -> str:
+    return f"the request's body is too long: at most {cap:,} bytes are taken here"
+
+
+def _request_id(scope: Scope) -> str:
+    asked = Headers(scope=scope).get("x-request-id", "")
+    return asked if _REQUEST_ID.match(asked) else uuid.uuid4().hex

@@ -1,0 +1,115 @@
+"""What happened to a job and what it measured: events, paged or as they happen, checkpoints, metrics."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Header
+from fastapi.routing import APIRoute
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.datastructures import Headers
+from starlette.routing import Match
+from starlette.types import Scope as AsgiScope
+
+from api.deps import CallerDep, PartsDep, ScopeDep
+from api.errors import documented
+from api.query import After, Limit
+from api.schemas import CheckpointView, EventView, ListOf, MetricView
+from api.views import checkpoint_view, event_view, metric_view, page_of
+from shared.db.engine import transaction
+from shared.db.followed import list_events
+from shared.db.jobs import checkpoints, metrics
+from shared.db.models import Job
+from shared.db.scope import Scope
+from shared.domain.errors import Invalid
+
+_EVENT_ID = re.compile(r"(?:ftevent-[a-z0-9]+-)?(\d{1,9})\Z")
+_METRIC_ID = re.compile(r"\d{1,18}\Z")
+
+
+class _StreamRoute(APIRoute):
+    """Answers those who accept server-sent events; all others fall through to the route of the list."""
+
+    def matches(self, scope: AsgiScope) -> tuple[Match, AsgiScope]:
+        if "text/event-stream" not in Headers(scope=scope).get("accept", ""):
+            return Match.NONE, {}
+        return super().matches(scope)
+
+
+streams = APIRouter(prefix="/v1/fine_tuning/jobs/{job_id}", route_class=_StreamRoute, include_in_schema=False)
+router = APIRouter(prefix="/v1/fine_tuning/jobs/{job_id}", tags=["history"])
+
+
+def _followed_job(job_id: str, caller: CallerDep, parts: PartsDep) -> str:
+    """The job's id, once it is known to be the caller's; the stream itself holds no session."""
+    with transaction(parts.engine) as session:
+        return Scope(session, caller.team_id).get(Job, job_id).id
+
+
+@streams.get("/events", response_class=EventSourceResponse)
+async def follow_events(
+    job_id: Annotated[str, Depends(_followed_job)],
+    parts: PartsDep,
+    last_event_id: Annotated[str | None, Header(max_length=200)] = None,
+    after: After = None,
+) -> AsyncIterator[ServerSentEvent]:
+    """Every event as it happens, until the job is over."""
+    async for event in parts.feed.follow(job_id, _seq(last_event_id or after) or 0):
+        yield ServerSentEvent(id=str(event.seq), data=event_view(event))
+
+
+@router.get(
+    "/events",
+    responses={
+        **documented(400, 404),
+        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+    },
+)
+def events(
+    job_id: str,
+    scope: ScopeDep,
+    after: After = None,
+    limit: Limit = 20,
+    order: Literal["asc", "desc"] = "desc",
+) -> ListOf[EventView]:
+    """The job's events, the newest first.
+
+    With `Accept: text/event-stream` they are sent as they happen, oldest first, until the job is over;
+    `Last-Event-ID` says after which `seq` to begin.
+    """
+    return page_of(list_events(scope, job_id, after=_seq(after), limit=limit, order=order), event_view)
+
+
+@router.get("/checkpoints", responses=documented(400, 404))
+def list_checkpoints(
+    job_id: str, scope: ScopeDep, after: After = None, limit: Limit = 10
+) -> ListOf[CheckpointView]:
+    """The job's stored checkpoints, the newest first."""
+    return page_of(checkpoints(scope, job_id, after=after, limit=limit), checkpoint_view)
+
+
+@router.get("/metrics", responses=documented(400, 404))
+def list_metrics(
+    job_id: str,
+    scope: ScopeDep,
+    after: After = None,
+    limit: Limit = 100,
+    kind: Literal["train", "validation"] | None = None,
+) -> ListOf[MetricView]:
+    """What training and validation measured, the oldest first."""
+    if after is not None and not _METRIC_ID.match(after):
+        raise Invalid(f"{after!r} is no id of a metric, which is a number", param="after")
+    page = metrics(scope, job_id, after=int(after) if after else 0, limit=limit, kind=kind)
+    return page_of(page, metric_view)
+
+
+def _seq(event: str | None) -> int | None:
+    """The number in an event's id."""
+    if event is None:
+        return None
+    match = _EVENT_ID.match(event)
+    if match is None:
+        raise Invalid(f"{event!r} is no event: give its number, or its id 'ftevent-...'", param="after")
+    return int(match[1])

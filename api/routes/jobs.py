@@ -1,0 +1,96 @@
+"""/v1/fine_tuning/jobs: submit, look, stop."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query, Request
+
+from api.deps import CallerDep, PartsDep, ScopeDep, WriterDep, refuse_idempotency_key
+from api.errors import NotBuiltYet, documented
+from api.query import After
+from api.schemas import JobSummary, JobView, ListOf, Plan
+from api.services.resolving import resolve_job
+from api.services.submit import submit
+from api.views import job_summary, job_view, page_of, plan_view, resolved_head
+from shared.db.jobs import attempts, cancel_job, list_jobs, queued_jobs
+from shared.db.models import Job
+from shared.db.scope import Scope
+from shared.domain.spec import JobSpec, PlanSpec
+
+router = APIRouter(prefix="/v1", tags=["fine-tuning"])
+
+_METADATA_START = "metadata["
+
+
+@router.post(
+    "/fine_tuning/jobs",
+    responses=documented(400, 403, 409, 422, 501),
+    dependencies=[Depends(refuse_idempotency_key)],
+)
+def create(spec: JobSpec, scope: ScopeDep, caller: WriterDep, parts: PartsDep) -> JobView:
+    """Submit a job: a base model, a data set, and what stays frozen."""
+    return _shown(scope, submit(scope, caller, parts.settings, spec))
+
+
+@router.get("/fine_tuning/jobs", responses=documented(400, 404), tags=["metadata"])
+def list_all(
+    request: Request,
+    scope: ScopeDep,
+    after: After = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    order: Literal["asc", "desc"] = "desc",
+) -> ListOf[JobSummary]:
+    """The team's jobs, the newest first. `metadata[key]=value` keeps those that have the pair."""
+    wanted = {
+        name.removeprefix(_METADATA_START).removesuffix("]"): value
+        for name, value in request.query_params.items()
+        if name.startswith(_METADATA_START)
+    }
+    return page_of(list_jobs(scope, after=after, limit=limit, order=order, metadata=wanted), job_summary)
+
+
+@router.get("/fine_tuning/jobs/{job_id}", responses=documented(404))
+def get_one(job_id: str, scope: ScopeDep) -> JobView:
+    """One job, with its freeze plan, its attempts and its result."""
+    return _shown(scope, scope.get(Job, job_id))
+
+
+@router.post("/fine_tuning/jobs/{job_id}/cancel", responses=documented(403, 404, 409))
+def cancel(job_id: str, scope: ScopeDep, caller: WriterDep) -> JobView:
+    """End a job that waits at once; ask a job that runs to stop. Asking again changes nothing."""
+    return _shown(scope, cancel_job(scope, job_id, actor=f"api:{caller.key_id}"))
+
+
+@router.post("/fine_tuning/jobs/{job_id}/pause", responses=documented(404, 501))
+def pause(job_id: str, scope: ScopeDep, caller: WriterDep) -> JobView:
+    """Not yet."""
+    scope.get(Job, job_id)
+    raise NotBuiltYet("pausing a job is not supported yet; it can be cancelled")
+
+
+@router.post("/fine_tuning/jobs/{job_id}/resume", responses=documented(404, 501))
+def resume(job_id: str, scope: ScopeDep, caller: WriterDep) -> JobView:
+    """Not yet."""
+    scope.get(Job, job_id)
+    raise NotBuiltYet("resuming a job is not supported yet, as no job can be paused yet")
+
+
+@router.post("/fine_tuning/plan", responses=documented(400, 409, 422))
+def plan(spec: PlanSpec, scope: ScopeDep) -> Plan:
+    """What a job would freeze and train. Takes a job's body, whose files may be left out; stores nothing."""
+    found = resolve_job(scope, spec)
+    head = resolved_head(found.job.model_dump(mode="json"))
+    return plan_view(spec.model, found.plan.model_dump(mode="json"), head)
+
+
+@router.get("/queue", responses=documented(400))
+def queue(
+    scope: ScopeDep, caller: CallerDep, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> ListOf[JobSummary]:
+    """The team's jobs that wait for slots, in order; `wait_reason` says what each waits for."""
+    return page_of(queued_jobs(scope, limit), job_summary)
+
+
+def _shown(scope: Scope, job: Job) -> JobView:
+    return job_view(job, attempts(scope, job.id))

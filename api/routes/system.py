@@ -1,0 +1,64 @@
+"""The service itself: its health, its metrics, its nodes, and what is not built yet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from api.deps import CallerDep, PartsDep, ScopeDep
+from api.errors import NotBuiltYet, documented
+from api.metrics import CONTENT_TYPE
+from api.query import After, Limit
+from api.schemas import ListOf, NodeView
+from api.views import node_view, slice_of
+from shared.db.engine import transaction
+from shared.db.inventory import all_nodes
+from shared.db.jobs import count_by_state
+from shared.db.revision import current_revision
+from shared.domain.errors import Unavailable
+
+router = APIRouter(tags=["system"])
+
+
+@router.get("/healthz")
+def healthz() -> dict[str, str]:
+    """The process answers."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", responses=documented(503))
+def readyz(parts: PartsDep) -> dict[str, str]:
+    """The database has the tables that this version expects, and the store can be written."""
+    with transaction(parts.engine) as session:
+        revision = current_revision(session)
+    if revision != parts.head_revision:
+        raise Unavailable(
+            f"the database is at migration {revision or 'none'}, this version needs {parts.head_revision}; "
+            "run: alembic upgrade head",
+            code="database_not_migrated",
+        )
+    parts.store.check()
+    return {"status": "ready", "revision": revision}
+
+
+@router.get("/metrics", response_class=Response)
+def metrics(parts: PartsDep) -> Response:
+    """Prometheus's text format. Holds no names of teams or jobs, and asks for no key."""
+    with transaction(parts.engine) as session:
+        jobs = count_by_state(session)
+    return Response(parts.metrics.text(jobs), media_type=CONTENT_TYPE)
+
+
+@router.get("/v1/nodes", responses=documented(404))
+def nodes(scope: ScopeDep, after: After = None, limit: Limit = 1000) -> ListOf[NodeView]:
+    """The hosts that run jobs, and their slots, by name."""
+    return slice_of([node_view(node) for node in all_nodes(scope.session)], after, limit)
+
+
+@router.api_route("/v1/teams", methods=["GET", "POST"], responses=documented(501), include_in_schema=False)
+@router.api_route("/v1/keys", methods=["GET", "POST"], responses=documented(501), include_in_schema=False)
+@router.get("/v1/usage", responses=documented(501), include_in_schema=False)
+def not_built(request: Request, caller: CallerDep) -> dict[str, Any]:
+    """Part of the published interface that comes later."""
+    raise NotBuiltYet(f"{request.url.path} is not supported yet")

@@ -1,0 +1,261 @@
+"""The shapes that leave the API: OpenAI's, with Thaw's own fields beside them. Times are Unix seconds."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, Field
+
+Item = TypeVar("Item")
+
+
+class ListOf(BaseModel, Generic[Item]):
+    """A page of a list."""
+
+    object: Literal["list"] = "list"
+    data: list[Item]
+    first_id: str | None = None
+    last_id: str | None = None
+    has_more: bool = False
+
+
+class FileObject(BaseModel):
+    """An uploaded file. `details`: class names in order, samples per class, columns; of weights, how many."""
+
+    id: str
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int
+    filename: str
+    purpose: str
+    status: Literal["processed"] = "processed"
+    sha256: str
+    format: str
+    details: dict[str, Any]
+
+
+class Deleted(BaseModel):
+    id: str
+    object: Literal["file"] = "file"
+    deleted: Literal[True] = True
+
+
+class JobError(BaseModel):
+    """Why a job failed."""
+
+    code: str
+    message: str
+    param: str | None = None
+    hint: str | None = None
+    traceback: str | None = None
+
+
+class AttemptView(BaseModel):
+    """One try of a job."""
+
+    id: str
+    number: int
+    state: str
+    outcome: str | None
+    error: dict[str, Any] | None
+    created_at: int
+    running_at: int | None
+    ended_at: int | None
+
+
+class Seconds(BaseModel):
+    """How long a job was queued, starting (to its first step) and training; until now for what goes on."""
+
+    queued: float
+    starting: float | None
+    training: float | None
+
+
+class JobSummary(BaseModel):
+    """A job as lists show it."""
+
+    id: str
+    object: Literal["fine_tuning.job"] = "fine_tuning.job"
+    created_at: int
+    finished_at: int | None
+    estimated_finish: int | None
+    model: str
+    fine_tuned_model: str | None
+    organization_id: str
+    status: str
+    phase: str = Field(description="the finer state, such as dispatched or stopping")
+    stop_reason: str | None
+    wait_reason: str | None
+    training_file: str
+    validation_file: str | None
+    weights: str | None
+    hyperparameters: dict[str, Any] = Field(description="every 'auto' decided")
+    method: None = None
+    integrations: list[Any] = []
+    result_files: list[str] = []
+    trained_tokens: None = None
+    seed: int
+    user_provided_suffix: str | None
+    metadata: dict[str, str] | None
+    task: str
+    head: dict[str, Any] = Field(description="modules, number of classes, and whether it is new")
+    class_names: list[str]
+    freeze: dict[str, Any]
+    preprocessing: dict[str, Any]
+    resources: dict[str, Any]
+    priority: int
+    max_duration_s: int | None
+    progress: dict[str, Any] | None
+    timings: Seconds
+    error: JobError | None
+
+
+class PhaseView(BaseModel):
+    """What holds from an epoch on."""
+
+    from_epoch: int
+    trainable: list[str]
+    frozen: list[str]
+    still: list[str]
+    lr_scale: dict[str, float]
+    n_trainable: int
+    n_frozen: int
+    unproved_buffers: list[str]
+
+
+class Plan(BaseModel):
+    """What a freeze spec comes to on the network that will be trained."""
+
+    object: Literal["fine_tuning.plan"] = "fine_tuning.plan"
+    model: str
+    phases: list[PhaseView]
+    aliases: dict[str, str]
+    head: dict[str, Any]
+
+
+class JobView(JobSummary):
+    """A job with everything that is known of it."""
+
+    freeze_plan: Plan
+    attempts: list[AttemptView]
+    result: dict[str, Any] | None = Field(
+        description="the result's figures and proofs; result.json has it all"
+    )
+
+
+class EventView(BaseModel):
+    """Something that happened to a job. `seq` counts from 1 without a gap."""
+
+    id: str
+    object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
+    seq: int
+    created_at: int
+    level: str
+    type: str
+    message: str
+    actor: str
+    data: dict[str, Any]
+
+
+class CheckpointView(BaseModel):
+    id: str
+    object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
+    created_at: int
+    fine_tuning_job_id: str
+    fine_tuned_model_checkpoint: str
+    step_number: int
+    epoch: int
+    is_best: bool
+    metrics: dict[str, float]
+
+
+class ArtifactView(BaseModel):
+    object: Literal["fine_tuning.job.artifact"] = "fine_tuning.job.artifact"
+    name: str
+    bytes: int
+    sha256: str
+    created_at: int
+
+
+class MetricView(BaseModel):
+    id: str
+    object: Literal["fine_tuning.job.metric"] = "fine_tuning.job.metric"
+    kind: str
+    step: int
+    epoch: int
+    values: dict[str, Any]
+    created_at: int
+
+
+class ModelView(BaseModel):
+    """A base model. `image_size` is [height, width] in pixels."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str
+    source: Literal["torchvision", "registered"]
+    version: str | None
+    hash: str | None
+    image_size: list[int] | None
+    weights: list[str]
+    num_classes: int | None
+    head: list[str]
+    blocks: list[str]
+    n_parameters: int | None
+    error: str | None = Field(None, description="why a registered model could not be built")
+
+
+class TensorView(BaseModel):
+    name: str
+    shape: list[int]
+
+
+class ModuleView(BaseModel):
+    """A module, its exact class name, and the tensors that it holds itself."""
+
+    path: str
+    class_name: str
+    parameters: list[TensorView]
+    buffers: list[TensorView]
+
+
+class LayersView(BaseModel):
+    """A network: modules with parents before children, the head's paths, and the blocks in forward order.
+
+    `aliases` gives each further name of a shared parameter the name that plans use.
+    """
+
+    id: str
+    object: Literal["model.layers"] = "model.layers"
+    modules: list[ModuleView]
+    head: list[str]
+    blocks: list[str]
+    aliases: dict[str, str]
+
+
+class SlotView(BaseModel):
+    index: int
+    state: str
+
+
+class NodeView(BaseModel):
+    id: str
+    object: Literal["node"] = "node"
+    state: str
+    accelerator: str
+    memory_bytes: int | None
+    slots: list[SlotView]
+    models: list[str]
+    registered_at: int
+    last_seen_at: int
+
+
+def unix(moment: datetime) -> int:
+    """Whole seconds since the epoch."""
+    return int(moment.timestamp())
+
+
+def unix_or_none(moment: datetime | None) -> int | None:
+    return None if moment is None else unix(moment)

@@ -1,0 +1,159 @@
+"""The network that a job starts from: torchvision's, a registered one, or another job's result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from shared import catalog
+from shared.catalog import CatalogModel
+from shared.db.catalog_rows import all_registered, registered
+from shared.db.models import Job, RegisteredModel
+from shared.db.scope import Scope
+from shared.domain.errors import Conflict, Invalid, NotFound
+from shared.domain.freeze_patterns import nearest
+from shared.domain.job import FINAL_JOB_STATES, JobState
+from shared.domain.module_tree import ModuleTree
+from shared.domain.resolved import Architecture, ResolvedJob
+
+JOB_ID_START = "ftjob-"
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A network as it is before this job changes it.
+
+    `image_size` is (height, width) in pixels, None where only the job can say it. `class_names` are what its
+    head answers, None where that is not known. `waits_for` is the job whose result is not there yet.
+    """
+
+    architecture: Architecture
+    tree: ModuleTree
+    image_size: tuple[int, int] | None
+    known: CatalogModel | None
+    class_names: list[str] | None = None
+    job: Job | None = None
+
+    @property
+    def registered_key(self) -> tuple[str, str] | None:
+        """Name and hash that a node must offer."""
+        made = self.architecture
+        return (made.name, made.hash) if made.source == "registered" and made.hash else None
+
+    @property
+    def waits_for(self) -> str | None:
+        """The job that must succeed first."""
+        return self.job.id if self.job is not None and self.job.state is not JobState.SUCCEEDED else None
+
+    def with_num_classes(self, num_classes: int) -> BaseModel:
+        """The same network as it is with another number of classes."""
+        tree = self.tree.with_num_classes(num_classes)
+        return replace(
+            self, tree=tree, architecture=self.architecture.model_copy(update={"num_classes": num_classes})
+        )
+
+
+def find_base(scope: Scope, model: str, *, wait_for_model: bool) -> BaseModel:
+    """What `model` names. Raises Invalid with the nearest names, Conflict for a job without a result."""
+    if model.startswith(JOB_ID_START):
+        return _of_job(scope, model, wait_for_model=wait_for_model)
+    if wait_for_model:
+        raise Invalid(
+            "wait_for_model is for a model 'ftjob-...'; leave it out",
+            param="wait_for_model",
+            code="no_effect",
+        )
+    if model in catalog.names():
+        return _of_torchvision(catalog.get(model))
+    row = registered(scope.session, model)
+    if row is None:
+        raise unknown_model(scope.session, model, Invalid)
+    return _of_registered(row)
+
+
+def unknown_model(session: Session, name: str, kind: type[Invalid] | type[NotFound]) -> Invalid | NotFound:
+    """The error for a name that is neither torchvision's nor registered."""
+    names = [*catalog.names(), *(row.name for row in all_registered(session))]
+    return kind(
+        f"no model {name!r}; the nearest names are {', '.join(nearest(name, names))}",
+        param="model",
+        code="unknown_model",
+    )
+
+
+def described(row: RegisteredModel) -> ModuleTree:
+    """The tree of a registered model. Raises Invalid when its node could not build it."""
+    description: dict[str, Any] = row.description
+    if description.get("error"):
+        raise Invalid(
+            f"the registered model {row.name!r} cannot be built on its node: {description['error']}",
+            param="model",
+            code="model_cannot_be_built",
+        )
+    return ModuleTree.from_data(description["tree"])
+
+
+def own_image_size(row: RegisteredModel) -> tuple[int, int] | None:
+    """(height, width) that the model was made for, where its package says so."""
+    size = row.description.get("image_size")
+    return (int(size[0]), int(size[1])) if size else None
+
+
+def _of_torchvision(known: CatalogModel) -> BaseModel:
+    made = _architecture("torchvision", known.name, known.tree)
+    return BaseModel(made, known.tree, known.image_size, known)
+
+
+def _of_registered(row: RegisteredModel) -> BaseModel:
+    tree = described(row)
+    made = _architecture("registered", row.name, tree, version=row.version, hash=row.hash)
+    return BaseModel(made, tree, own_image_size(row), None)
+
+
+def _of_job(scope: Scope, job_id: str, *, wait_for_model: bool) -> BaseModel:
+    try:
+        job = scope.get(Job, job_id)
+    except NotFound as error:
+        raise Invalid(
+            f"{error.message}; 'model' names a torchvision model, a registered one, or a job of your team",
+            param="model",
+            code="unknown_model",
+        ) from error
+    _check_has_result(job, wait_for_model)
+    done = ResolvedJob.model_validate(job.resolved)
+    made = done.target
+    origin = _origin(scope.session, made)
+    tree = origin.tree.with_head(made.head[:1]).with_num_classes(made.num_classes)
+    size = (done.preprocessing.height, done.preprocessing.width)
+    return BaseModel(made, tree, size, origin.known, done.class_names, job)
+
+
+def _check_has_result(job: Job, wait_for_model: bool) -> None:
+    if job.state is JobState.SUCCEEDED:
+        return
+    if job.state in FINAL_JOB_STATES:
+        raise Conflict(f"job {job.id} has no model: it is {job.state}", param="model", code="model_not_ready")
+    if not wait_for_model:
+        raise Conflict(
+            f'job {job.id} has no model yet: it is {job.state}; wait for it, or send "wait_for_model": true',
+            param="model",
+            code="model_not_ready",
+        )
+
+
+def _origin(session: Session, made: Architecture) -> BaseModel:
+    """The network as its author wrote it, in the very version that the job was made from."""
+    if made.source == "torchvision":
+        return _of_torchvision(catalog.get(made.name))
+    row = session.get(RegisteredModel, (made.name, made.hash))
+    if row is None:
+        raise Invalid(f"the registered model {made.name!r} of that job is not known any more", param="model")
+    return _of_registered(row)
+
+
+def _architecture(source: Any, name: str, tree: ModuleTree, **registered: str) -> Architecture:
+    return Architecture(
+        source=source, name=name, num_classes=tree.num_classes or 0, head=list(tree.head), **registered
+    )

@@ -1,0 +1,165 @@
+"""From what a person asked for to a job with every default decided, or what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from api.services.base_models import BaseModel, find_base
+from api.services.capacity import check_capacity
+from api.services.data_files import DataFiles, find_data
+from api.services.weights import Start, decide_weights
+from shared.db.scope import Scope
+from shared.domain.errors import Invalid
+from shared.domain.freeze import FreezePlan, resolve
+from shared.domain.module_tree import ModuleTree
+from shared.domain.resolved import Architecture, ResolvedJob, ResolvedPreprocessing
+from shared.domain.spec import JobSpec, Preprocessing, resolve_hyperparameters
+
+_NORMALISATION = {
+    "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    "none": ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]),
+}
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """A job that can be run, and where its parts come from."""
+
+    job: ResolvedJob
+    plan: FreezePlan
+    start: Start
+    data: DataFiles
+
+
+def resolve_job(scope: Scope, spec: JobSpec) -> Resolution:
+    """Decide everything that the spec leaves open. Raises ThawErrors that name the field."""
+    _check_storable(spec.model_dump(mode="json"))
+    data = find_data(scope, spec)
+    start = decide_weights(
+        scope, find_base(scope, spec.model, wait_for_model=spec.wait_for_model), spec.weights
+    )
+    base = _with_known_head(start.base, spec)
+    tree, replace_head = _decide_head(spec, base, data.class_names)
+    plan = resolve(spec.freeze, tree, head_replaced=replace_head)
+    check_capacity(scope.session, spec.resources, base.registered_key)
+    job = ResolvedJob(
+        task=spec.task,
+        base=base.architecture,
+        target=_target(base.architecture, tree),
+        replace_head=replace_head,
+        weights=start.weights,
+        class_names=data.class_names or [],
+        freeze=spec.freeze,
+        hyperparameters=_hyperparameters(spec),
+        preprocessing=_preprocessing(spec.preprocessing, base),
+        validation_fraction=spec.validation_fraction,
+        max_duration_s=spec.max_duration_s,
+        seed=spec.seed,
+    )
+    return Resolution(job, plan, start, data)
+
+
+def _with_known_head(base: BaseModel, spec: JobSpec) -> BaseModel:
+    """A network without a head of its own has the one that the job names."""
+    if base.tree.head or spec.head is None or spec.head.module is None:
+        return base
+    tree = base.tree.with_head([spec.head.module])
+    return BaseModel(_target(base.architecture, tree), tree, base.image_size, base.known)
+
+
+def _decide_head(spec: JobSpec, base: BaseModel, class_names: list[str] | None) -> tuple[ModuleTree, bool]:
+    """The tree that will be trained, and whether its head is new. It is kept when it fits and none was asked for."""
+    asked, tree = spec.head, base.tree
+    if asked is None and (class_names is None or _head_fits(base, class_names)):
+        return tree, False
+    if asked is not None and asked.module is not None:
+        tree = tree.with_head([asked.module])
+    num_classes = asked.num_classes if asked is not None else None
+    if class_names is not None and num_classes not in (None, len(class_names)):
+        raise Invalid(
+            f"the head has {num_classes} classes and the training file has {len(class_names)}: "
+            f"{', '.join(class_names[:20])}; leave num_classes out, or give {len(class_names)}",
+            param="head.num_classes",
+            code="wrong_head_size",
+        )
+    wanted = num_classes or (len(class_names) if class_names else tree.num_classes)
+    if wanted is None:
+        raise Invalid("without a training file, num_classes must be given", param="head.num_classes")
+    return tree.with_num_classes(wanted), True
+
+
+def _head_fits(base: BaseModel, class_names: list[str]) -> bool:
+    """As many classes; and the same ones, where it is known which the head was trained for."""
+    known = base.class_names
+    return base.tree.num_classes == len(class_names) and known in (None, [], class_names)
+
+
+def _target(base: Architecture, tree: ModuleTree) -> Architecture:
+    return base.model_copy(update={"num_classes": tree.num_classes or 0, "head": list(tree.head)})
+
+
+def _hyperparameters(spec: JobSpec) -> Any:
+    try:
+        return resolve_hyperparameters(spec.hyperparameters, spec.resources.world_size)
+    except ValueError as error:
+        raise Invalid(str(error), param="hyperparameters.batch_size") from error
+
+
+def _preprocessing(asked: Preprocessing, base: BaseModel) -> ResolvedPreprocessing:
+    if asked.image_size is None and base.image_size is None:
+        raise Invalid(
+            f"the registered model {base.architecture.name!r} does not say its picture size; give one, "
+            "as a side or as [height, width]",
+            param="preprocessing.image_size",
+        )
+    height, width = asked.size(base.image_size or (0, 0))
+    _check_size(base, height, width)
+    mean, std = _NORMALISATION[asked.normalize]
+    return ResolvedPreprocessing(
+        height=height,
+        width=width,
+        mean=mean,
+        std=std,
+        augment=asked.augment,
+        max_unreadable_fraction=asked.max_unreadable_fraction,
+    )
+
+
+def _check_size(base: BaseModel, height: int, width: int) -> None:
+    known = base.known
+    if known is None:
+        return
+    if known.fixed_size and (height, width) != known.image_size:
+        own = "x".join(map(str, known.image_size))
+        raise Invalid(
+            f"{known.name} is built for pictures of {own} and takes no other size, not {height}x{width}",
+            param="preprocessing.image_size",
+        )
+    for weights in known.weights:
+        if height < weights.min_size[0] or width < weights.min_size[1]:
+            least = "x".join(map(str, weights.min_size))
+            raise Invalid(
+                f"{known.name} needs pictures of at least {least}, not {height}x{width}",
+                param="preprocessing.image_size",
+            )
+
+
+def _check_storable(asked: Any) -> None:
+    for param, text in _texts(asked, ""):
+        if "\0" in text:
+            raise Invalid("a text must not hold the character NUL", param=param)
+
+
+def _texts(value: Any, param: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield param, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            path = f"{param}.{key}" if param else key
+            yield path, key
+            yield from _texts(inner, path)
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            yield from _texts(inner, f"{param}[{place}]")

@@ -1,0 +1,40 @@
+"""A job comes in: resolved, stored with its first events, and left to the scheduler. No broker is touched."""
+
+from __future__ import annotations
+
+from api.services.resolving import resolve_job
+from shared.db.jobs import add_job
+from shared.db.keys import Caller
+from shared.db.models import Job
+from shared.db.scope import Scope
+from shared.domain.spec import JobSpec
+from shared.ids import new_id
+from shared.settings import Settings
+
+
+def submit(scope: Scope, caller: Caller, settings: Settings, spec: JobSpec) -> Job:
+    """Store the job that `spec` asks for. Raises ThawErrors, and then nothing is stored."""
+    found = resolve_job(scope, spec)
+    base, files = found.start.base, found.data
+    assert files.training is not None  # JobSpec cannot do without one
+    job = Job(
+        id=new_id("ftjob"),
+        team_id=scope.team_id,
+        created_by=caller.key_id,
+        model=spec.model,
+        base_job_id=base.job.id if base.job else None,
+        training_file_id=files.training.id,
+        validation_file_id=files.validation.id if files.validation else None,
+        weights_file_id=found.start.file.id if found.start.file else None,
+        spec=spec.model_dump(mode="json"),
+        resolved=found.job.model_dump(mode="json"),
+        freeze_plan=found.plan.model_dump(mode="json"),
+        priority=spec.priority,
+        devices_per_node=spec.resources.devices_per_node,
+        nodes=spec.resources.nodes,
+        accelerator=spec.resources.accelerator,
+        max_attempts=settings.max_attempts,
+        wait_reason=f"waits for the model of job {base.waits_for}" if base.waits_for else None,
+    )
+    add_job(scope, job, actor=f"api:{caller.key_id}")
+    return job

@@ -1,0 +1,258 @@
+"""From rows to the shapes that leave the API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol, TypeVar
+
+from api.schemas import (
+    ArtifactView,
+    AttemptView,
+    CheckpointView,
+    EventView,
+    FileObject,
+    JobError,
+    JobSummary,
+    JobView,
+    ListOf,
+    MetricView,
+    NodeView,
+    Plan,
+    Seconds,
+    SlotView,
+    unix,
+    unix_or_none,
+)
+from shared.db.inventory import NodeView as KnownNode
+from shared.db.models import Artifact, Attempt, Checkpoint, Event, File, Job, Metric
+from shared.db.paging import Page
+from shared.domain.errors import NotFound
+from shared.domain.job import JobState, openai_status
+
+Row = TypeVar("Row")
+Item = TypeVar("Item")
+
+
+class _HasId(Protocol):
+    id: str
+
+
+Named = TypeVar("Named", bound=_HasId)
+
+# What a list of names a thousand long would hide; the artifact result.json has these too.
+_LEFT_OUT_OF_RESULT = frozenset({"freeze_plan", "spec", "job_id"})
+
+
+def page_of(page: Page[Row], view: Callable[[Row], Item]) -> ListOf[Item]:
+    """A page of rows as the API shows it."""
+    data = [view(row) for row in page.rows]
+    ids = [str(getattr(item, "id", "")) for item in data]
+    return ListOf(
+        data=data, has_more=page.has_more, first_id=ids[0] if ids else None, last_id=ids[-1] if ids else None
+    )
+
+
+def slice_of(items: Sequence[Named], after: str | None, limit: int) -> ListOf[Named]:
+    """A page of a list that is short enough to be made whole. Raises NotFound on an unknown `after`."""
+    ids = [item.id for item in items]
+    if after is not None and after not in ids:
+        raise NotFound(f"{after!r} is not in this list", param="after")
+    start = ids.index(after) + 1 if after is not None else 0
+    page = Page(list(items[start : start + limit]), has_more=len(items) > start + limit)
+    return page_of(page, lambda item: item)
+
+
+def file_view(file: File) -> FileObject:
+    """A file. The shapes of weights are left out: they are long, and the file itself has them."""
+    return FileObject(
+        id=file.id,
+        bytes=file.bytes,
+        created_at=unix(file.created_at),
+        filename=file.filename,
+        purpose=file.purpose,
+        sha256=file.sha256,
+        format=file.format,
+        details={name: value for name, value in file.details.items() if name != "tensors"},
+    )
+
+
+def job_summary(job: Job) -> JobSummary:
+    """A job as lists show it."""
+    return JobSummary(**_job_fields(job))
+
+
+def job_view(job: Job, attempts: Sequence[Attempt]) -> JobView:
+    """A job with its plan, attempts and result."""
+    return JobView(
+        **_job_fields(job),
+        freeze_plan=plan_view(job.model, job.freeze_plan, _head(job.resolved)),
+        attempts=[attempt_view(attempt) for attempt in attempts],
+        result={k: v for k, v in job.result.items() if k not in _LEFT_OUT_OF_RESULT} if job.result else None,
+    )
+
+
+def plan_view(model: str, plan: dict[str, Any], head: dict[str, Any]) -> Plan:
+    """A freeze plan, alone or as part of a job."""
+    return Plan(model=model, phases=plan["phases"], aliases=plan["aliases"], head=head)
+
+
+def resolved_head(resolved: dict[str, Any]) -> dict[str, Any]:
+    """What answers: its modules, how many classes, and whether it is new."""
+    return _head(resolved)
+
+
+def attempt_view(attempt: Attempt) -> AttemptView:
+    return AttemptView(
+        id=attempt.id,
+        number=attempt.number,
+        state=attempt.state,
+        outcome=attempt.outcome,
+        error=attempt.error,
+        created_at=unix(attempt.created_at),
+        running_at=unix_or_none(attempt.running_at),
+        ended_at=unix_or_none(attempt.ended_at),
+    )
+
+
+def event_view(event: Event) -> EventView:
+    return EventView(
+        id=f"ftevent-{event.job_id.partition('-')[2]}-{event.seq}",
+        seq=event.seq,
+        created_at=unix(event.created_at),
+        level=event.level,
+        type=event.type,
+        message=event.message,
+        actor=event.actor,
+        data=event.data,
+    )
+
+
+def checkpoint_view(checkpoint: Checkpoint) -> CheckpointView:
+    return CheckpointView(
+        id=checkpoint.id,
+        created_at=unix(checkpoint.created_at),
+        fine_tuning_job_id=checkpoint.job_id,
+        fine_tuned_model_checkpoint=f"{checkpoint.job_id}:step-{checkpoint.step}",
+        step_number=checkpoint.step,
+        epoch=checkpoint.epoch,
+        is_best=checkpoint.is_best,
+        metrics={"step": float(checkpoint.step), **checkpoint.manifest.get("metrics", {})},
+    )
+
+
+def artifact_view(artifact: Artifact) -> ArtifactView:
+    return ArtifactView(
+        name=artifact.name,
+        bytes=artifact.bytes,
+        sha256=artifact.sha256,
+        created_at=unix(artifact.created_at),
+    )
+
+
+def metric_view(metric: Metric) -> MetricView:
+    return MetricView(
+        id=str(metric.id),
+        kind=metric.kind,
+        step=metric.step,
+        epoch=metric.epoch,
+        values=metric.values,
+        created_at=unix(metric.created_at),
+    )
+
+
+def node_view(known: KnownNode) -> NodeView:
+    node = known.node
+    return NodeView(
+        id=node.id,
+        state=node.state,
+        accelerator=node.accelerator,
+        memory_bytes=node.memory_bytes,
+        slots=[SlotView(index=slot.index, state=slot.state) for slot in known.slots],
+        models=sorted(name for name, _ in node.models),
+        registered_at=unix(node.registered_at),
+        last_seen_at=unix(node.last_seen_at),
+    )
+
+
+def _job_fields(job: Job) -> dict[str, Any]:
+    spec, resolved = job.spec, job.resolved
+    return {
+        "id": job.id,
+        "created_at": unix(job.created_at),
+        "finished_at": unix_or_none(job.finished_at),
+        "estimated_finish": _estimated_finish(job),
+        "model": job.model,
+        "fine_tuned_model": job.id if job.state is JobState.SUCCEEDED else None,
+        "organization_id": job.team_id,
+        "status": openai_status(job.state),
+        "phase": job.state,
+        "stop_reason": job.stop_reason,
+        "wait_reason": job.wait_reason,
+        "training_file": job.training_file_id,
+        "validation_file": job.validation_file_id,
+        "weights": _weights(resolved["weights"]),
+        "hyperparameters": resolved["hyperparameters"],
+        "seed": resolved["seed"],
+        "user_provided_suffix": spec["suffix"],
+        "metadata": spec["metadata"],
+        "task": resolved["task"],
+        "head": _head(resolved),
+        "class_names": resolved["class_names"],
+        "freeze": resolved["freeze"],
+        "preprocessing": resolved["preprocessing"],
+        "resources": spec["resources"],
+        "priority": job.priority,
+        "max_duration_s": resolved["max_duration_s"],
+        "progress": job.progress,
+        "timings": _timings(job),
+        "error": _error(job.error),
+    }
+
+
+def _head(resolved: dict[str, Any]) -> dict[str, Any]:
+    target = resolved["target"]
+    return {
+        "modules": target["head"],
+        "num_classes": target["num_classes"],
+        "replaced": resolved["replace_head"],
+    }
+
+
+def _weights(weights: dict[str, Any]) -> str | None:
+    named: str | None = weights.get("name") or weights.get("file_id") or weights.get("job_id")
+    return named or "none"
+
+
+def _error(error: dict[str, Any] | None) -> JobError | None:
+    if not error:
+        return None
+    return JobError(
+        code=str(error.get("code", "internal")),
+        message=str(error.get("message", "")),
+        param=error.get("param"),
+        hint=error.get("hint"),
+        traceback=error.get("traceback"),
+    )
+
+
+def _timings(job: Job) -> Seconds:
+    now = job.finished_at or datetime.now(UTC)
+    queued_until = job.dispatched_at or now
+    trained_from = job.trained_at
+    return Seconds(
+        queued=_between(job.created_at, queued_until),
+        starting=_between(job.dispatched_at, trained_from or now) if job.dispatched_at else None,
+        training=_between(trained_from, now) if trained_from else None,
+    )
+
+
+def _between(start: datetime, end: datetime) -> float:
+    return round(max(0.0, (end - start).total_seconds()), 3)
+
+
+def _estimated_finish(job: Job) -> int | None:
+    train = (job.progress or {}).get("train") or {}
+    if job.state is not JobState.RUNNING or train.get("eta_s") is None:
+        return None
+    return int(train.get("time", datetime.now(UTC).timestamp()) + train["eta_s"])

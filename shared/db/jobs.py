@@ -1,0 +1,134 @@
+"""Jobs as people see them: made, listed, cancelled, and what belongs to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from shared.db.history import move, record
+from shared.db.models import Artifact, Attempt, Checkpoint, Job, Metric
+from shared.db.paging import Order, Page, by_creation, read_page
+from shared.db.scope import Scope, storable
+from shared.domain.errors import Conflict, NotFound
+from shared.domain.job import FINAL_JOB_STATES, JobState, StopReason
+
+
+def add_job(scope: Scope, job: Job, *, actor: str) -> None:
+    """Store a new job with its first events, and queue it unless its `wait_reason` says what it waits for."""
+    waits_for = job.wait_reason
+    job.state = JobState.VALIDATING_FILES
+    job.n_events = 0
+    scope.session.add(job)
+    scope.session.flush()
+    record(scope.session, job, "state", "created", actor=actor, data={"old": None, "new": job.state})
+    if waits_for is None:
+        move(scope.session, job, JobState.QUEUED, actor=actor, reason="files checked, waits for slots")
+    else:
+        record(scope.session, job, "note", waits_for, actor=actor)
+    scope.session.flush()
+    scope.session.refresh(job)
+
+
+def list_jobs(
+    scope: Scope, *, after: str | None, limit: int, order: Order, metadata: Mapping[str, str | None]
+) -> Page[Job]:
+    """The team's jobs by age; `metadata` keeps those that have all of these pairs (None: lack that key)."""
+    last = scope.get(Job, after) if after is not None else None
+    query = scope.select(Job)
+    for key, value in metadata.items():
+        query = query.where(Job.spec["metadata"][storable(key)].astext.is_not_distinct_from(value))
+    return read_page(scope.session, by_creation(query, Job, last, order), limit)
+
+
+def cancel_job(scope: Scope, job_id: str, *, actor: str) -> Job:
+    """End a waiting job, ask a running one to stop; asking again changes nothing.
+
+    Raises Conflict when it is over.
+    """
+    job = scope.get(Job, job_id, lock=True)
+    if job.state in FINAL_JOB_STATES:
+        raise Conflict(f"job {job.id} is over already: {job.state}", code="job_is_final")
+    if job.state is JobState.STOPPING:
+        _stop_for_good(scope.session, job, actor)
+    elif job.state in (JobState.DISPATCHED, JobState.RUNNING):
+        move(
+            scope.session,
+            job,
+            JobState.STOPPING,
+            actor=actor,
+            reason="cancel asked for",
+            stop_reason=StopReason.CANCEL,
+        )
+    else:
+        job.wait_reason = None
+        move(scope.session, job, JobState.CANCELLED, actor=actor, reason="cancelled before it ran")
+    scope.session.flush()
+    scope.session.refresh(job)
+    return job
+
+
+def _stop_for_good(session: Session, job: Job, actor: str) -> None:
+    """A job that was leaving for another reason will not come back."""
+    if job.stop_reason is not StopReason.CANCEL:
+        record(session, job, "note", f"cancel asked for, in place of {job.stop_reason}", actor=actor)
+        job.stop_reason = StopReason.CANCEL
+
+
+def attempts(scope: Scope, job_id: str) -> list[Attempt]:
+    """The tries of a job, first to last."""
+    return list(scope.session.scalars(scope.select_of_job(Attempt, job_id).order_by(Attempt.number)))
+
+
+def artifacts(scope: Scope, job_id: str, *, after: str | None, limit: int) -> Page[Artifact]:
+    """The files of a job's result by name, from behind the name `after`."""
+    scope.get(Job, job_id)
+    query = scope.select_of_job(Artifact, job_id).order_by(Artifact.name)
+    if after is not None:
+        query = query.where(Artifact.name > storable(after))
+    return read_page(scope.session, query, limit)
+
+
+def artifact(scope: Scope, job_id: str, name: str) -> Artifact:
+    """One file of a job's result. Raises NotFound, naming those that there are."""
+    scope.get(Job, job_id)
+    query = scope.select_of_job(Artifact, job_id)
+    found = scope.session.scalar(query.where(Artifact.name == storable(name)))
+    if found is not None:
+        return found
+    known = ", ".join(a.name for a in artifacts(scope, job_id, after=None, limit=20).rows) or "none yet"
+    raise NotFound(f"job {job_id} has no artifact {name!r}; it has: {known}")
+
+
+def checkpoints(scope: Scope, job_id: str, *, after: str | None, limit: int) -> Page[Checkpoint]:
+    """The stored checkpoints of a job, newest first. Raises NotFound on an unknown `after`."""
+    scope.get(Job, job_id)
+    query = scope.select_of_job(Checkpoint, job_id)
+    if after is not None:
+        last = scope.session.scalar(query.where(Checkpoint.id == storable(after)))
+        if last is None:
+            raise NotFound(f"job {job_id} has no checkpoint {after!r}", param="after")
+        query = query.where(Checkpoint.step < last.step)
+    return read_page(scope.session, query.order_by(Checkpoint.step.desc(), Checkpoint.id), limit)
+
+
+def metrics(scope: Scope, job_id: str, *, after: int, limit: int, kind: str | None) -> Page[Metric]:
+    """The job's measurements in the order in which they were written, from behind `after`."""
+    scope.get(Job, job_id)
+    query = scope.select_of_job(Metric, job_id).where(Metric.id > after)
+    if kind is not None:
+        query = query.where(Metric.kind == kind)
+    return read_page(scope.session, query.order_by(Metric.id), limit)
+
+
+def queued_jobs(scope: Scope, limit: int) -> Page[Job]:
+    """The team's jobs that wait for slots, in the order in which they will be looked at."""
+    query = scope.select(Job).where(Job.state == JobState.QUEUED)
+    return read_page(scope.session, query.order_by(Job.priority.desc(), Job.queued_at, Job.id), limit)
+
+
+def count_by_state(session: Session) -> dict[JobState, int]:
+    """How many jobs there are in each state, over all teams."""
+    rows = session.execute(select(Job.state, func.count()).group_by(Job.state))
+    return {state: count for state, count in rows}  # noqa: C416 - dict() does not accept rows for mypy

@@ -7,10 +7,12 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from devstack.folder import DataFolder
 from devstack.processes import Part
+from devstack.roll import has_registered
 
 ROOT = Path(__file__).resolve().parent.parent
 _FIRST_RENDEZVOUS_PORT = 29500
@@ -44,7 +46,7 @@ class House:
         return self._python("scheduler", "scheduler")
 
     def worker(self, index: int, slots: int | None) -> Part:
-        """One node. Nodes share this machine, so each has rendezvous ports of its own."""
+        """One node, ready when it has registered. Nodes share this machine: each has ports of its own."""
         name = f"node-{index}"
         work_dir = self.folder.nodes / name
         work_dir.mkdir(mode=0o700, exist_ok=True)
@@ -57,7 +59,13 @@ class House:
         if slots is not None:
             env["THAW_SLOTS"] = str(slots)
         part = self._python(f"worker-{index}", "worker")
-        return replace(part, env=env, stop_within_s=_WORKER_STOPS_WITHIN_S)
+        made = datetime.now(UTC)
+        return replace(
+            part,
+            env=env,
+            ready=lambda: has_registered(self.env["THAW_DATABASE_URL"], name, made),
+            stop_within_s=_WORKER_STOPS_WITHIN_S,
+        )
 
     def _python(self, name: str, module: str, *arguments: str) -> Part:
         return Part(

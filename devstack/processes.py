@@ -45,7 +45,7 @@ class Part:
     folder: Path
     ready: Callable[[], bool] = field(default=_always)
     before_start: Callable[[], None] = field(default=_nothing)
-    ready_within_s: float = 60.0
+    ready_within_s: float = 120.0
     stop_signal: signal.Signals = signal.SIGTERM
     stop_within_s: float = 10.0
     death_signal: signal.Signals = signal.SIGKILL

@@ -10,7 +10,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
 
 import psutil
 import psycopg
@@ -23,8 +25,11 @@ from devstack.folder import DataFolder, FolderInUse
 from devstack.postgres import Postgres
 from devstack.processes import Child, Part, PartFailed, running
 from devstack.redis import Redis
+from devstack.roll import has_registered
 from devstack.sockets import socket_folder
 from devstack.supervisor import Stopped, Supervisor
+from shared.db.engine import make_engine, transaction
+from shared.db.nodes import NodeFacts, register
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 30.0
@@ -299,6 +304,28 @@ def test_a_part_that_is_too_slow_is_named(tmp_path: Path) -> None:
     with Supervisor() as supervisor, pytest.raises(PartFailed, match=r"slow was not ready after 0.1 s"):
         supervisor.start(part)
     assert not processes_about(tmp_path)
+
+
+def test_a_node_of_an_earlier_start_does_not_count_as_up(database_url: str) -> None:
+    facts = NodeFacts(
+        id="node-0",
+        queue="node-0",
+        advertise_host="127.0.0.1",
+        port_base=29500,
+        accelerator="cpu",
+        memory_bytes=None,
+        models=(),
+        n_slots=1,
+    )
+    before = datetime.now(UTC)
+    assert not has_registered(database_url, "node-0", before)
+    engine = make_engine(database_url)
+    with transaction(engine) as session:
+        register(session, facts, uuid4())
+    engine.dispose()
+    assert has_registered(database_url, "node-0", before)
+    assert not has_registered(database_url, "node-1", before)
+    assert not has_registered(database_url, "node-0", datetime.now(UTC))
 
 
 def test_a_folder_serves_one_stack_at_a_time(tmp_path: Path) -> None:

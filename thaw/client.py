@@ -17,7 +17,6 @@ from urllib.parse import quote
 
 from thaw.files import Files
 from thaw.jobs import Jobs
-from thaw.paging import pages
 from thaw.transport import Transport
 
 
@@ -36,7 +35,7 @@ class Thaw:
 
     def nodes(self) -> list[dict[str, Any]]:
         """The hosts that jobs run on."""
-        return list(pages(self._transport, "/v1/nodes"))
+        return list(self._transport.get("/v1/nodes")["data"])
 
     def close(self) -> None:
         """Close the connections."""
@@ -59,7 +58,7 @@ class Models:
 
     def list(self) -> list[dict[str, Any]]:
         """All base models: torchvision's and the registered ones."""
-        return list(pages(self._transport, "/v1/models"))
+        return list(self._transport.get("/v1/models")["data"])
 
     def layers(self, name: str) -> dict[str, Any]:
         """The layer tree and the blocks of one model."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,23 @@ class Jobs:
         """What the job could go on from."""
         return pages(self._transport, f"{_path(job_id)}/checkpoints")
 
-    def logs(self, job_id: str) -> Iterator[str]:
-        """What the trainer wrote, piece by piece."""
+    def logs(self, job_id: str) -> Iterator[bytes]:
+        """What the trainer of the last attempt wrote so far, piece by piece."""
         with self._transport.stream(f"{_path(job_id)}/logs") as response:
-            yield from response.iter_text()
+            yield from response.iter_bytes()
+
+    def follow_logs(self, job_id: str, look_every_s: float = 1.0) -> Iterator[bytes]:
+        """What the trainer writes, until the job is over."""
+        offset = 0
+        is_over = False
+        while not is_over:
+            # Asked before the log is read, so that the end of the log is not missed.
+            is_over = self.get(job_id).is_over
+            with self._transport.stream(f"{_path(job_id)}/logs", offset=offset) as response:
+                yield from response.iter_bytes()
+                offset = int(response.headers["X-Next-Offset"])
+            if not is_over:
+                time.sleep(look_every_s)
 
     def artifacts(self, job_id: str) -> Iterator[Artifact]:
         """The files of the job's result."""

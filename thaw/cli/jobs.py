@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
@@ -13,11 +12,8 @@ from thaw.cli.output import Json, as_json, line, screen, table, when
 from thaw.cli.plan_tree import counts
 from thaw.cli.session import server
 from thaw.cli.watch import JobId
-from thaw.client import Thaw
 from thaw.figures import Figures, clock
 from thaw.shapes import Job
-
-_LOOK_EVERY_S = 1.0
 
 
 def list_jobs(
@@ -65,9 +61,9 @@ def logs(
 ) -> None:
     """What the job's trainer wrote."""
     with server(ctx) as thaw:
-        for piece in _followed(thaw, job_id) if follow else thaw.jobs.logs(job_id):
-            sys.stdout.write(piece)
-            sys.stdout.flush()
+        for piece in thaw.jobs.follow_logs(job_id) if follow else thaw.jobs.logs(job_id):
+            sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
 
 
 def metrics(ctx: typer.Context, job_id: JobId, json: Json = False) -> None:
@@ -84,21 +80,6 @@ def metrics(ctx: typer.Context, job_id: JobId, json: Json = False) -> None:
 
 def _figures(values: Mapping[str, Any]) -> tuple[str, str]:
     return f"{values['loss']:.4f}", f"{values['accuracy']:.4f}"
-
-
-def _followed(thaw: Thaw, job_id: str) -> Iterator[str]:
-    """What is new in the log, until the job is over and its log has been read once more."""
-    shown = 0
-    over = False
-    while True:
-        text = "".join(thaw.jobs.logs(job_id))
-        yield text[shown:]
-        shown = max(shown, len(text))
-        if over:
-            return
-        over = thaw.jobs.get(job_id).is_over
-        if not over:
-            time.sleep(_LOOK_EVERY_S)
 
 
 def _facts(job: Job) -> Iterator[tuple[str, str]]:

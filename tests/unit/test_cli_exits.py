@@ -1,0 +1,129 @@
+"""What a shell is told: exit codes, and one line on standard error."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from scripted_server import Answer, Script, refused, scripted, told
+
+JOB = {"id": "ftjob-1", "model": "resnet18", "status": "failed", "phase": "failed"}
+
+
+@pytest.fixture
+def server() -> Iterator[Script]:
+    with scripted() as script:
+        yield script
+
+
+def thaw(url: str, *arguments: str, home: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("THAW_")}
+    given = {"THAW_URL": url, "THAW_API_KEY": "thaw_secret", "XDG_CONFIG_HOME": str(home)} | env
+    command = [sys.executable, "-m", "thaw", *arguments]
+    return subprocess.run(command, env=clean | given, capture_output=True, text=True, timeout=60, check=False)
+
+
+def closed_port() -> str:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{unused.getsockname()[1]}"
+
+
+def test_a_refusal_is_one_line_with_its_field_and_exit_3(server: Script, tmp_path: Path) -> None:
+    job_file = tmp_path / "job.yaml"
+    job_file.write_text("model: resnet81\ntraining_file: file-1\n")
+    server.on("POST /v1/fine_tuning/jobs", refused(422, "no model 'resnet81'; near: resnet18", "model"))
+    done = thaw(server.url, "submit", str(job_file), home=tmp_path)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == "thaw: model: no model 'resnet81'; near: resnet18\n"
+
+
+def test_no_server_is_exit_4(tmp_path: Path) -> None:
+    done = thaw(closed_port(), "list", home=tmp_path)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "cannot be reached" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_answer_that_is_cut_off_is_exit_4(server: Script, tmp_path: Path) -> None:
+    server.on("GET /v1/fine_tuning/jobs/ftjob-1", Answer(b'{"id": "ftjob-1"', cut=True))
+    assert thaw(server.url, "show", "ftjob-1", home=tmp_path).returncode == 4
+
+
+def test_a_page_that_is_no_json_is_told_as_such(server: Script, tmp_path: Path) -> None:
+    server.on("GET /v1/models", Answer(b"<html>", type="text/html"))
+    done = thaw(server.url, "models", home=tmp_path)
+    assert done.returncode == 3
+    assert "is it a Thaw server?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["submit", "no-such.yaml"],
+        ["lisst"],
+        ["show"],
+        ["list", "--limit", "0"],
+        ["predict", "ftjob-1", "no.png"],
+    ],
+)
+def test_a_wrong_command_line_is_exit_2(arguments: list[str], tmp_path: Path) -> None:
+    done = thaw(closed_port(), *arguments, home=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr
+
+
+def test_a_watched_job_that_failed_is_exit_1_with_its_reason(server: Script, tmp_path: Path) -> None:
+    event = (
+        'id: 1\ndata: {"type":"state","level":"error","message":"It failed.","created_at":1,"data":{}}\n\n'
+    )
+    empty = Answer(b"", type="text/event-stream")
+    server.on(
+        "GET /v1/fine_tuning/jobs/ftjob-1/events", Answer(event.encode(), type="text/event-stream"), empty
+    )
+    error = {"code": "bad_data", "message": "a.png cannot be read", "hint": "take it out"}
+    server.on("GET /v1/fine_tuning/jobs/ftjob-1", told({**JOB, "error": error}))
+    done = thaw(server.url, "watch", "ftjob-1", home=tmp_path)
+    assert done.returncode == 1
+    assert "It failed." in done.stdout
+    assert done.stderr == "ftjob-1 failed: a.png cannot be read take it out\n"
+
+
+def test_submit_prints_the_id_alone(server: Script, tmp_path: Path) -> None:
+    job_file = tmp_path / "job.yaml"
+    job_file.write_text("model: resnet18\ntraining_file: file-1\n")
+    server.on("POST /v1/fine_tuning/jobs", told({**JOB, "status": "queued"}))
+    done = thaw(server.url, "submit", str(job_file), "--set", "seed=3", home=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ftjob-1\n", "")
+    assert server.requests[-1].body == b'{"model":"resnet18","training_file":"file-1","seed":3}'
+    assert server.requests[-1].headers["Authorization"] == "Bearer thaw_secret"
+
+
+def test_what_is_not_built_says_so(tmp_path: Path) -> None:
+    done = thaw(closed_port(), "pause", "ftjob-1", home=tmp_path)
+    assert done.returncode == 3
+    assert "not built yet" in done.stderr
+
+
+def test_a_profile_says_where_and_who(server: Script, tmp_path: Path) -> None:
+    (tmp_path / "thaw").mkdir()
+    (tmp_path / "key").write_text("thaw_stored\n")
+    profile = f'[default]\nurl = "{server.url}"\nkey_file = "{tmp_path / "key"}"\n'
+    (tmp_path / "thaw" / "config.toml").write_text(profile)
+    server.on("GET /v1/files", told({"object": "list", "data": [], "has_more": False}))
+    done = thaw("", "files", "list", "--json", home=tmp_path, THAW_API_KEY="")
+    assert (done.returncode, done.stdout) == (0, "[]\n")
+    assert server.requests[-1].headers["Authorization"] == "Bearer thaw_stored"
+
+
+def test_a_profile_with_an_unknown_word_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thaw").mkdir()
+    (tmp_path / "thaw" / "config.toml").write_text('[default]\nurl = "http://a"\napikey = "x"\n')
+    done = thaw("", "list", home=tmp_path, THAW_API_KEY="")
+    assert done.returncode == 2
+    assert "unknown apikey" in done.stderr

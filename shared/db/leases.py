@@ -145,7 +145,7 @@ def _take(
             Allocation.dispatch_seq == seq,
             Allocation.state == AllocationState.OFFERED,
             Allocation.node_id == node_id,
-            NodeRow.id == node_id,
+            NodeRow.id == Allocation.node_id,
             NodeRow.incarnation == incarnation,
         )
         .values(

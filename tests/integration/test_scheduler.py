@@ -1,0 +1,260 @@
+"""The scheduler on the real database and queue: each job placed once, in order, through what goes wrong."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event, Thread
+
+import pytest
+import redis
+from dispatch_rows import World
+from sqlalchemy import text, update
+from waiting import eventually
+
+from scheduler.loop import Scheduler
+from scheduler.placing import place_jobs
+from shared.db import nodes, reconcile
+from shared.db.engine import make_engine, transaction
+from shared.db.models import Allocation, Attempt, NodeRow
+from shared.db.placement import Offer
+from shared.db.steps import run_step
+from shared.domain.job import JobState, NodeState, Outcome, StopReason
+from shared.queue import make_app, node_queue, redis_client
+from shared.settings import Settings
+
+FAST = 0.02
+
+
+@pytest.fixture
+def world(settings: Settings) -> Iterator[World]:
+    engine = make_engine(settings.database_url.get_secret_value(), pool_size=10)
+    yield World(engine).found()
+    engine.dispose()
+
+
+@pytest.fixture
+def queue(settings: Settings) -> Iterator[redis.Redis]:
+    client = redis_client(settings.redis_url.get_secret_value())
+    yield client
+    client.close()
+
+
+def scheduler(world: World, settings: Settings) -> Scheduler:
+    return Scheduler(world.engine, make_app(settings.redis_url.get_secret_value()), settings)
+
+
+def messages(queue: redis.Redis, node: str = "node-0") -> list[list[object]]:
+    """The arguments of the messages in a node's queue, oldest first."""
+    raw = queue.lrange(node_queue(node).name, 0, -1)
+    return [json.loads(base64.b64decode(json.loads(one)["body"]))[0] for one in reversed(raw)]
+
+
+def age(world: World, offer_s: float, *, attempt_s: float = 0.0) -> None:
+    """Make every offer and attempt older."""
+    with transaction(world.engine) as session:
+        session.execute(
+            update(Allocation).values(offered_at=Allocation.offered_at - text(f"interval '{offer_s} s'"))
+        )
+        session.execute(
+            update(Attempt).values(created_at=Attempt.created_at - text(f"interval '{attempt_s} s'"))
+        )
+
+
+def silence(world: World, settings: Settings) -> list[Offer]:
+    """One round over unanswered offers."""
+    made: list[Offer] = []
+    for token in run_step(world.engine, reconcile.unanswered_offers, offer_s=settings.offer_s):
+        made += run_step(
+            world.engine,
+            reconcile.offer_again,
+            token,
+            offer_s=settings.offer_s,
+            gang_s=settings.gang_s,
+        )
+    return made
+
+
+def test_two_schedulers_at_once_place_each_job_once(world: World, settings: Settings) -> None:
+    world.node(slots=8)
+    jobs = [world.job() for _ in range(12)]
+    with ThreadPoolExecutor(4) as pool:
+        passes = pool.map(lambda _: run_step(world.engine, place_jobs, settings), range(16))
+        offers = [offer for placed in passes for offer in placed]
+    assert len(offers) == 8
+    assert sum(len(world.attempts(job)) for job in jobs) == 8
+    assert world.slots() == ["held"] * 8
+
+
+def test_priority_goes_first_then_the_one_that_waits_longest(world: World, settings: Settings) -> None:
+    world.node(slots=1)
+    early, _, urgent = world.job(), world.job(), world.job(priority=5)
+    assert placed_job(world, settings) == urgent
+    assert placed_job(world, settings) == early
+
+
+def placed_job(world: World, settings: Settings) -> str:
+    (offer,) = run_step(world.engine, place_jobs, settings)
+    claimed = world.claim(offer)
+    assert claimed is not None
+    assert world.finish(claimed, Outcome.SUCCEEDED, result={})
+    return claimed.job_id
+
+
+def test_a_waiting_job_tells_why(world: World, settings: Settings) -> None:
+    world.node(slots=2)
+    job = world.job(devices_per_node=3)
+    run_step(world.engine, place_jobs, settings)
+    assert world.read(job).wait_reason == "needs 3 of type any on one node; no node has that"
+    world.node(slots=3)
+    run_step(world.engine, place_jobs, settings)
+    assert (world.read(job).state, world.read(job).wait_reason) == (JobState.DISPATCHED, None)
+
+
+@pytest.mark.parametrize("state", [NodeState.SUSPECT, NodeState.DRAINING, NodeState.LOST])
+def test_only_a_ready_node_gets_work(world: World, settings: Settings, state: NodeState) -> None:
+    world.node()
+    with transaction(world.engine) as session:
+        session.execute(update(NodeRow).values(state=state))
+    job = world.job()
+    assert run_step(world.engine, place_jobs, settings) == []
+    assert world.read(job).wait_reason is not None
+
+
+def test_the_message_reaches_the_nodes_own_queue_after_the_commit(
+    world: World, settings: Settings, queue: redis.Redis
+) -> None:
+    world.node()
+    job = world.job()
+    scheduler(world, settings).step()
+    assert world.read(job).state is JobState.DISPATCHED
+    ((allocation_id, seq),) = messages(queue)
+    claimed = world.claim(Offer(str(allocation_id), int(str(seq)), "node-0"))
+    assert claimed is not None
+    assert claimed.job_id == job
+
+
+def test_a_lost_message_is_made_anew_under_a_new_number(world: World, settings: Settings) -> None:
+    world.node()
+    old = world.offer(world.job())
+    assert silence(world, settings) == [], "too young"
+    age(world, 16)
+    (new,) = silence(world, settings)
+    assert (new.allocation_id, new.dispatch_seq) == (old.allocation_id, 2)
+    assert world.claim(old) is None
+    assert world.claim(new) is not None
+
+
+def test_an_offer_never_answered_is_taken_back_and_its_node_is_suspect(
+    world: World, settings: Settings
+) -> None:
+    incarnation = world.node()
+    job = world.job()
+    offer = world.offer(job)
+    age(world, 31, attempt_s=31)
+    assert silence(world, settings) == []
+    assert (world.read(job).state, world.read(job).attempts_used) == (JobState.QUEUED, 0)
+    assert world.attempts(job)[0].outcome is Outcome.INCOMPLETE
+    assert world.slots() == ["free", "free"]
+    assert world.claim(offer) is None
+    run_step(world.engine, nodes.beat, "node-0", incarnation, reachable=True)
+    assert world.node_row().state is NodeState.SUSPECT, "heard, but too soon"
+    with transaction(world.engine) as session:
+        session.execute(update(NodeRow).values(suspect_until=text("clock_timestamp()")))
+    run_step(world.engine, nodes.beat, "node-0", incarnation, reachable=True)
+    assert world.node_row().state is NodeState.READY
+
+
+def test_a_queue_that_is_away_costs_only_time(world: World, settings: Settings) -> None:
+    away = settings.model_copy(
+        update={"redis_url": type(settings.redis_url)("redis+socket:///nowhere/redis.sock")}
+    )
+    world.node()
+    job = world.job()
+    scheduler(world, away).step()
+    assert world.read(job).state is JobState.DISPATCHED
+    age(world, 16)
+    assert len(silence(world, settings)) == 1
+
+
+def test_a_job_cancelled_before_a_node_answered_is_let_go(world: World, settings: Settings) -> None:
+    world.node()
+    job = world.job()
+    offer = world.offer(job)
+    world.stop(job, StopReason.CANCEL)
+    assert world.claim(offer) is None
+    scheduler(world, settings).step()
+    assert world.read(job).state is JobState.CANCELLED
+    assert world.slots() == ["free", "free"]
+    assert world.claim(offer) is None
+
+
+def test_cancel_and_claim_at_once_leave_no_job_behind(world: World, settings: Settings) -> None:
+    world.node(slots=10)
+    for slot in range(10):
+        job = world.job()
+        offer = world.offer(job, slots=(slot,))
+        with ThreadPoolExecutor(2) as pool:
+            claiming = pool.submit(world.claim, offer)
+            pool.submit(world.stop, job, StopReason.CANCEL).result()
+            claimed = claiming.result()
+        scheduler(world, settings).step()
+        if claimed is not None:
+            assert world.read(job).state is JobState.STOPPING
+            assert world.finish(claimed, Outcome.STOPPED)
+        assert world.read(job).state is JobState.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("outcome", "after"), [(Outcome.SUCCEEDED, JobState.DISPATCHED), (Outcome.FAILED, JobState.FAILED)]
+)
+def test_a_job_waits_for_its_base_and_fails_with_it(
+    world: World, settings: Settings, outcome: Outcome, after: JobState
+) -> None:
+    claimed = world.running()
+    waiting = world.job(JobState.VALIDATING_FILES, base_job_id=claimed.job_id)
+    scheduler(world, settings).step()
+    assert world.read(waiting).state is JobState.VALIDATING_FILES
+    world.finish(claimed, outcome, result={})
+    scheduler(world, settings).step()
+    job = world.read(waiting)
+    assert job.state is after
+    if after is JobState.FAILED:
+        assert job.error is not None
+        assert job.error["code"] == "base_job_failed"
+        assert claimed.job_id in job.error["message"]
+
+
+def test_it_runs_through_an_outage_and_then_expires_after_a_whole_lease(
+    world: World, settings: Settings
+) -> None:
+    fast = settings.model_copy(update={"time_scale": FAST})
+    claimed = world.running(lease_s=0.0)
+    stop = Event()
+    thread = Thread(target=scheduler(world, fast).run, args=(stop,))
+    rename(world, "jobs", "hidden")
+    thread.start()
+    try:
+        failed = rollbacks(world)
+        eventually(lambda: rollbacks(world) > failed)
+        rename(world, "hidden", "jobs")
+        assert world.read(claimed.job_id).state is JobState.RUNNING
+        eventually(lambda: world.read(claimed.job_id).attempts_used == 1)
+        eventually(lambda: world.node_row().state is NodeState.LOST)
+    finally:
+        stop.set()
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+def rename(world: World, old: str, new: str) -> None:
+    with transaction(world.engine) as session:
+        session.execute(text(f"alter table {old} rename to {new}"))
+
+
+def rollbacks(world: World) -> int:
+    query = "select xact_rollback from pg_stat_database where datname = current_database()"
+    with transaction(world.engine) as session:
+        return int(session.scalar(text(query)) or 0)

@@ -1,0 +1,51 @@
+"""Who handles an allocation on this node: a lock held from before the claim until after its end.
+
+A claimed allocation that nobody handles was left by a process that died; the kernel frees the lock then.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def handling(work_dir: Path, allocation_id: str) -> Iterator[bool]:
+    """Be the one that handles the allocation, to the end of the block; False if somebody else does."""
+    path = _lock_path(work_dir, allocation_id)
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        mine = _try_lock(descriptor)
+        yield mine
+        if mine:
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def is_handled(work_dir: Path, allocation_id: str) -> bool:
+    """Whether a living process of this node handles the allocation."""
+    try:
+        descriptor = os.open(_lock_path(work_dir, allocation_id), os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _try_lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock_path(work_dir: Path, allocation_id: str) -> Path:
+    return work_dir / "locks" / f"{allocation_id}.lock"
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -86,16 +86,26 @@ def test_what_is_copied_is_sent_to_the_builder(image: str) -> None:
     assert all((ROOT / path).exists() for path in kept)
 
 
+# As far as each comes where no other server is: the API serves and is not ready, the others wait.
+STARTED = {
+    "api": "Application startup complete",
+    "scheduler": "the database failed",
+    "worker": "waits for a server",
+}
+
+
 @pytest.mark.parametrize("image", IMAGES)
 def test_the_command_starts_with_the_image_s_own_files_and_packages(
-    image: str, environment: Callable[[str], ImageEnvironment]
+    image: str, environment: Callable[[str], ImageEnvironment], tmp_path: Path
 ) -> None:
     python, *arguments = _dockerfile(image).command
-    ended = environment(image).run(*arguments, "--help")
+    if image == "api":
+        assert arguments[-2:] == ["--port", "8000"]
+        arguments[-1] = "0"  # whatever port is free here
+    output = environment(image).run_until(STARTED[image], *arguments, **_settings(tmp_path))
 
     assert python == "python"
-    assert ended.returncode == 0, ended.stderr
-    assert "usage" in ended.stdout.lower()
+    assert STARTED[image] in output
 
 
 @pytest.mark.parametrize("image", IMAGES)
@@ -134,22 +144,23 @@ def test_the_api_s_image_holds_the_migrations(environment: Callable[[str], Image
 
 
 def test_the_migration_fails_for_want_of_a_database_alone(
-    environment: Callable[[str], ImageEnvironment],
+    environment: Callable[[str], ImageEnvironment], tmp_path: Path
 ) -> None:
-    ended = environment("api").run(
-        "-m", "alembic", "upgrade", "head", **_settings("postgresql+psycopg://u:p@127.0.0.1:9/d")
-    )
+    ended = environment("api").run("-m", "alembic", "upgrade", "head", **_settings(tmp_path))
 
     assert ended.returncode != 0
-    assert "connection" in ended.stderr.lower()
-    assert "Error: No module" not in ended.stderr
+    assert "connection refused" in ended.stderr.lower()
 
 
-def _settings(database_url: str) -> dict[str, str]:
+def _settings(folder: Path) -> dict[str, str]:
+    """Servers of which none is there."""
     return {
-        "THAW_DATABASE_URL": database_url,
+        "THAW_DATABASE_URL": "postgresql+psycopg://u:p@127.0.0.1:9/d",
         "THAW_REDIS_URL": "redis://127.0.0.1:9/0",
         "THAW_STORE_URL": "s3://bucket/prefix",
+        "THAW_S3_ENDPOINT": "http://127.0.0.1:9",
+        "THAW_WORK_DIR": str(folder),
+        "THAW_SLOTS": "1",
     }
 
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from fnmatch import fnmatch
+from pathlib import Path
 
 import pytest
 import yaml

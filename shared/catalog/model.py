@@ -66,15 +66,15 @@ class CatalogModel:
         """
         if not self.fixed_size or image_size == self.image_size:
             return self.tree
-        if "encoder.pos_embedding" not in self.tree.shapes:
-            _check_multiple(self.name, image_size, self.image_size[0])
+        is_vit = "encoder.pos_embedding" in self.tree.shapes
+        step = self.tree.shapes["conv_proj.weight"][-1] if is_vit else self.image_size[0]
+        height, width = image_size
+        if height != width or height % step:
+            raise _wrong_size(self.name, image_size, step)
+        if not is_vit:
             return self.tree
-        patch = self.tree.shapes["conv_proj.weight"][-1]
-        _check_multiple(self.name, image_size, patch)
-        if image_size[0] != image_size[1]:
-            raise _wrong_size(self.name, image_size, "square ones only")
-        _, _, width = self.tree.shapes["encoder.pos_embedding"]
-        return self.tree.with_shape("encoder.pos_embedding", (1, 1 + (image_size[0] // patch) ** 2, width))
+        _, _, features = self.tree.shapes["encoder.pos_embedding"]
+        return self.tree.with_shape("encoder.pos_embedding", (1, 1 + (height // step) ** 2, features))
 
     def published(self, name: str) -> PublishedWeights:
         """The weights called `name`, or the default ones for "DEFAULT"."""
@@ -102,15 +102,11 @@ class CatalogModel:
         return cls(data["name"], (height, width), data["fixed_size"], weights, data["tree"])
 
 
-def _check_multiple(name: str, image_size: tuple[int, int], step: int) -> None:
-    if any(side % step for side in image_size):
-        raise _wrong_size(name, image_size, f"sides that are multiples of {step} only")
-
-
-def _wrong_size(name: str, image_size: tuple[int, int], wanted: str) -> Invalid:
+def _wrong_size(name: str, image_size: tuple[int, int], step: int) -> Invalid:
     height, width = image_size
     return Invalid(
-        f"{name} cannot be built for pictures of {height}x{width}: it takes {wanted}",
+        f"{name} cannot be built for pictures of {height}x{width}: "
+        f"they must be square, with a side that is a multiple of {step}",
         param="preprocessing.image_size",
         code="image_size",
     )

@@ -150,7 +150,7 @@ def restore_generators(rows: Mapping[str, Tensor], ranks: Ranks) -> bool:
     """Whether this rank's generators could be put back: not where the number of ranks has changed."""
     if len(rows["cpu"]) != ranks.world_size:
         return False
-    torch.set_rng_state(rows["cpu"][ranks.rank])
+    torch.set_rng_state(rows["cpu"][ranks.rank].clone())  # a view with an offset crashes it
     if ranks.device.type == "cuda" and "cuda" in rows:
-        torch.cuda.set_rng_state(rows["cuda"][ranks.rank], ranks.device)
+        torch.cuda.set_rng_state(rows["cuda"][ranks.rank].clone(), ranks.device)
     return True

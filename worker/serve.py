@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import redis
 import structlog
@@ -36,7 +35,7 @@ def serve(settings: Settings, run: Run) -> int:
 
     Raises UnfitRedis, MixedDevices and FolderInUse when this node cannot work as it is set up.
     """
-    with _only_worker_here(settings.work_dir):
+    with _only_worker_here(settings):
         devices = find_devices(settings.slots)
         engine = make_engine(settings.database_url.get_secret_value(), statement_timeout_s=5, pool_size=2)
         queue = redis_client(settings.redis_url.get_secret_value())
@@ -65,11 +64,12 @@ def _when_it_is_there(act: Callable[[], None], away: type[Exception]) -> None:
 
 
 @contextmanager
-def _only_worker_here(work_dir: Path) -> Iterator[None]:
+def _only_worker_here(settings: Settings) -> Iterator[None]:
     """Two workers on one work folder would take each other's locks for their own dead's."""
+    work_dir = settings.work_dir
     work_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
     descriptor = os.open(work_dir / "worker.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    give_up_at = time.monotonic() + _PREDECESSOR_LIMIT_S
+    give_up_at = time.monotonic() + settings.scaled(_PREDECESSOR_LIMIT_S)
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

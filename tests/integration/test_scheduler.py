@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Event, Thread
 
 import pytest
@@ -26,6 +30,7 @@ from shared.queue import make_app, node_queue, redis_client
 from shared.settings import Settings
 
 FAST = 0.02
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture
@@ -258,3 +263,22 @@ def rollbacks(world: World) -> int:
     query = "select xact_rollback from pg_stat_database where datname = current_database()"
     with transaction(world.engine) as session:
         return int(session.scalar(text(query)) or 0)
+
+
+def test_the_process_places_jobs_and_ends_when_told(world: World, settings: Settings) -> None:
+    world.node()
+    job = world.job()
+    environment = {
+        **os.environ,
+        "THAW_DATABASE_URL": settings.database_url.get_secret_value(),
+        "THAW_REDIS_URL": settings.redis_url.get_secret_value(),
+        "THAW_STORE_URL": settings.store_url,
+    }
+    process = subprocess.Popen([sys.executable, "-m", "scheduler"], cwd=ROOT, env=environment)
+    try:
+        eventually(lambda: world.read(job).state is JobState.DISPATCHED, within_s=60)
+        process.terminate()
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()

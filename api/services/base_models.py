@@ -47,6 +47,21 @@ class BaseModel:
         """The job that must succeed first."""
         return self.job.id if self.job is not None and self.job.state is not JobState.SUCCEEDED else None
 
+    def sized(self, size: tuple[int, int]) -> BaseModel:
+        """The same built for pictures of `size` (height, width in pixels). Raises Invalid where it cannot."""
+        if self.known is None or self.image_size is None:
+            return replace(self, image_size=size)
+        tree = self.known.tree_at(size)
+        if self.job is None:
+            return replace(self, image_size=size, tree=tree)
+        if tree.shapes != self.known.tree_at(self.image_size).shapes:
+            own = "x".join(map(str, self.image_size))
+            raise Invalid(
+                f"the model of job {self.job.id} was made for pictures of {own} and takes no other size",
+                param="preprocessing.image_size",
+            )
+        return replace(self, image_size=size)
+
     def with_num_classes(self, num_classes: int) -> BaseModel:
         """The same network as it is with another number of classes."""
         tree = self.tree.with_num_classes(num_classes)
@@ -124,9 +139,9 @@ def _of_job(scope: Scope, job_id: str, *, wait_for_model: bool) -> BaseModel:
     _check_has_result(job, wait_for_model)
     done = ResolvedJob.model_validate(job.resolved)
     made = done.target
-    origin = _origin(scope.session, made)
-    tree = origin.tree.with_head(made.head[:1]).with_num_classes(made.num_classes)
     size = (done.preprocessing.height, done.preprocessing.width)
+    origin = _origin(scope.session, made).sized(size)
+    tree = origin.tree.with_head(made.head[:1]).with_num_classes(made.num_classes)
     return BaseModel(made, tree, size, origin.known, done.class_names, job)
 
 

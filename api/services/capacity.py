@@ -11,7 +11,7 @@ from shared.domain.spec import Resources
 
 
 def check_capacity(session: Session, asked: Resources, registered_model: tuple[str, str] | None) -> None:
-    """Refuse what no known node could give, however long the job waited; where none is known, refuse nothing."""
+    """Refuse what no known node could ever give; where no node is known yet, refuse nothing."""
     if asked.nodes > 1:
         raise NotSupportedYet(
             "jobs on several nodes are not supported yet; give 1, with more devices_per_node",

@@ -37,9 +37,10 @@ def resolve_job(scope: Scope, spec: JobSpec) -> Resolution:
     """Decide everything that the spec leaves open. Raises ThawErrors that name the field."""
     _check_storable(spec.model_dump(mode="json"))
     data = find_data(scope, spec)
-    start = decide_weights(
-        scope, find_base(scope, spec.model, wait_for_model=spec.wait_for_model), spec.weights
-    )
+    base = find_base(scope, spec.model, wait_for_model=spec.wait_for_model)
+    if spec.preprocessing.image_size is not None:
+        base = base.sized(spec.preprocessing.size((0, 0)))
+    start = decide_weights(scope, base, spec.weights, size_is_given=spec.preprocessing.image_size is not None)
     base = _with_known_head(start.base, spec)
     tree, replace_head = _decide_head(spec, base, data.class_names)
     plan = resolve(spec.freeze, tree, head_replaced=replace_head)
@@ -70,7 +71,7 @@ def _with_known_head(base: BaseModel, spec: JobSpec) -> BaseModel:
 
 
 def _decide_head(spec: JobSpec, base: BaseModel, class_names: list[str] | None) -> tuple[ModuleTree, bool]:
-    """The tree that will be trained, and whether its head is new. It is kept when it fits and none was asked for."""
+    """The tree that will be trained, and whether its head is new: unasked, one that fits stays."""
     asked, tree = spec.head, base.tree
     if asked is None and (class_names is None or _head_fits(base, class_names)):
         return tree, False
@@ -108,14 +109,14 @@ def _hyperparameters(spec: JobSpec) -> Any:
 
 
 def _preprocessing(asked: Preprocessing, base: BaseModel) -> ResolvedPreprocessing:
-    if asked.image_size is None and base.image_size is None:
+    if base.image_size is None:
         raise Invalid(
             f"the registered model {base.architecture.name!r} does not say its picture size; give one, "
             "as a side or as [height, width]",
             param="preprocessing.image_size",
         )
-    height, width = asked.size(base.image_size or (0, 0))
-    _check_size(base, height, width)
+    height, width = base.image_size
+    _check_least_size(base, height, width)
     mean, std = _NORMALISATION[asked.normalize]
     return ResolvedPreprocessing(
         height=height,
@@ -127,21 +128,12 @@ def _preprocessing(asked: Preprocessing, base: BaseModel) -> ResolvedPreprocessi
     )
 
 
-def _check_size(base: BaseModel, height: int, width: int) -> None:
-    known = base.known
-    if known is None:
-        return
-    if known.fixed_size and (height, width) != known.image_size:
-        own = "x".join(map(str, known.image_size))
-        raise Invalid(
-            f"{known.name} is built for pictures of {own} and takes no other size, not {height}x{width}",
-            param="preprocessing.image_size",
-        )
-    for weights in known.weights:
+def _check_least_size(base: BaseModel, height: int, width: int) -> None:
+    for weights in base.known.weights if base.known else ():
         if height < weights.min_size[0] or width < weights.min_size[1]:
             least = "x".join(map(str, weights.min_size))
             raise Invalid(
-                f"{known.name} needs pictures of at least {least}, not {height}x{width}",
+                f"{base.architecture.name} needs pictures of at least {least}, not {height}x{width}",
                 param="preprocessing.image_size",
             )
 

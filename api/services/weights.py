@@ -26,8 +26,11 @@ class Start:
     file: File | None = None
 
 
-def decide_weights(scope: Scope, base: BaseModel, asked: str | None) -> Start:
-    """Left out: a job's own, torchvision's default, else none. Raises Invalid with what there is."""
+def decide_weights(scope: Scope, base: BaseModel, asked: str | None, *, size_is_given: bool) -> Start:
+    """Left out: a job's own, torchvision's default, else none. Raises Invalid with what there is.
+
+    Published weights bring their picture size with them, unless the person has given one.
+    """
     if base.job is not None:
         if asked is not None:
             raise Invalid(
@@ -39,10 +42,10 @@ def decide_weights(scope: Scope, base: BaseModel, asked: str | None) -> Start:
         return Start(base, NoWeights())
     if asked is not None and asked.startswith(_FILE_ID_START):
         return _uploaded(scope, base, asked)
-    return Start(base, _published(base, asked or _DEFAULT))
+    return _published(base, asked or _DEFAULT, size_is_given=size_is_given)
 
 
-def _published(base: BaseModel, name: str) -> PublishedWeights:
+def _published(base: BaseModel, name: str, *, size_is_given: bool) -> Start:
     if base.known is None:
         raise Invalid(
             f"the registered model {base.architecture.name!r} has no published weights, so {name!r} means "
@@ -51,12 +54,20 @@ def _published(base: BaseModel, name: str) -> PublishedWeights:
             code="unknown_weights",
         )
     found = base.known.published(name)
-    return PublishedWeights(
+    as_published = base.sized((found.crop_size, found.crop_size))
+    if size_is_given and as_published.tree.shapes != base.tree.shapes:
+        raise Invalid(
+            f"the weights {found.name} are for pictures of {found.crop_size}x{found.crop_size} and fit no "
+            "other size; leave image_size out",
+            param="preprocessing.image_size",
+        )
+    weights = PublishedWeights(
         name=found.name,
         url=found.url,
         file_name=found.url.rpartition("/")[2],
         sha256=found.sha256_prefix,
     )
+    return Start(base if size_is_given else as_published, weights)
 
 
 def _uploaded(scope: Scope, base: BaseModel, file_id: str) -> Start:

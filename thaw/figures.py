@@ -37,7 +37,7 @@ class Figures:
             loss=train.get("loss"),
             accuracy=train.get("accuracy"),
             held_out_accuracy=validation.get("accuracy"),
-            eta_s=train.get("eta_s") if running else None,
+            eta_s=train.get("eta_s") if running and progress.get("phase") == "training" else None,
         )
 
     @property

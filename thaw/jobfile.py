@@ -108,7 +108,7 @@ def _index(items: list[Any], step: str, change: str) -> int:
 
 def _make_absolute(job: dict[str, Any], folder: Path) -> None:
     for field, path in local_files(job).items():
-        job[field] = str(folder / path.expanduser())
+        job[field] = str((folder / path.expanduser()).resolve())
 
 
 def _is_local(field: str, value: Any) -> bool:

@@ -41,7 +41,7 @@ def show(ctx: typer.Context, job_id: JobId, json: Json = False) -> None:
         return
     console = screen()
     for name, value in _facts(job):
-        console.print(f"{name:<12} {value}")
+        console.print(f"{name:<14} {value}")
 
 
 def cancel(ctx: typer.Context, job_id: JobId, json: Json = False) -> None:

@@ -1,57 +1,13 @@
-"""Real data, real specs, and the two ways of running the trainer: in this process, or as ranks under torch elastic."""
+"""Two ways to run the trainer: in this process, or as ranks under torch elastic."""
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
-from sklearn.datasets import load_digits
+from trainer_runs import MakeSpec, Ran, RunHere, new_spec, read_run, run_in_process, start_ranks, write_digits
 
-from shared.domain.events import PROGRESS_LINE, OutcomeReport, ProgressLine, TrainerSpec, TrainingResult
-from shared.domain.freeze import parse_freeze, resolve
-from worker.training.errors import report_error
-from worker.training.loop import train
-from worker.training.models import build, describe_module, head_paths
-from worker.training.ranks import joined_ranks
-
-CLASSES = [str(number) for number in range(10)]
-HYPERPARAMETERS: dict[str, Any] = {
-    "n_epochs": 1,
-    "batch_size": 16,
-    "learning_rate": 0.01,
-    "optimizer": "sgd",
-    "momentum": 0.9,
-    "weight_decay": 0.0001,
-    "lr_schedule": "cosine",
-    "warmup_steps": 0,
-    "gradient_clip_norm": None,
-    "label_smoothing": 0.0,
-    "precision": "auto",
-    "early_stopping_patience": None,
-}
-SIZES = {"resnet18": (32, 32), "custom_network": (14, 14), "nested_network": (24, 40)}
-
-
-def write_digits(folder: Path, first: int, last: int, classes: list[str] = CLASSES) -> Path:
-    """scikit-learn's scans `first` to `last` as PNG files in class folders."""
-    digits = load_digits()
-    for index in range(first, last):
-        name = str(digits.target[index])
-        if name in classes:
-            path = folder / name / f"{index:04d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray((digits.images[index] * 15.9).astype(np.uint8)).save(path)
-    return folder
+from shared.domain.events import TrainerSpec
 
 
 @pytest.fixture(scope="session")
@@ -66,129 +22,16 @@ def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_digits(tmp_path_factory.mktemp("held_out"), 100, 137)
 
 
-@dataclass
-class Ran:
-    """A run's folder, read."""
-
-    out: Path
-    exit_code: int = 0
-    output: str = ""
-    errors: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def result(self) -> TrainingResult:
-        return TrainingResult.model_validate_json((self.out / "result.json").read_bytes())
-
-    @property
-    def outcome(self) -> OutcomeReport:
-        return OutcomeReport.model_validate_json((self.out / "outcome.json").read_bytes())
-
-    @property
-    def lines(self) -> list[ProgressLine]:
-        return [
-            PROGRESS_LINE.validate_json(line)
-            for line in (self.out / "progress.jsonl").read_text().splitlines()
-        ]
-
-    def of_type(self, kind: str) -> list[Any]:
-        return [line for line in self.lines if line.type == kind]
-
-    def note(self, code: str) -> Any:
-        return next(line for line in self.of_type("note") if line.code == code)
-
-    @property
-    def error(self) -> dict[str, Any]:
-        return min(self.errors, key=lambda error: (error["code"] == "peer_lost", error["time"]))
-
-
-def read_run(out: Path, exit_code: int = 0, output: str = "") -> Ran:
-    errors = [json.loads(path.read_text()) for path in sorted(out.glob("error-rank*.json"))]
-    return Ran(out, exit_code, output, errors)
-
-
-MakeSpec = Callable[..., TrainerSpec]
-
-
 @pytest.fixture
 def make_spec(digits: Path) -> MakeSpec:
     return lambda model="custom_network", **changes: new_spec(model, digits, **changes)
-
-
-def new_spec(
-    model: str,
-    data: Path,
-    *,
-    freeze: Any = "none",
-    num_classes: int = 10,
-    replace_head: bool = False,
-    world_size: int = 1,
-    size: tuple[int, int] | None = None,
-    hyperparameters: Mapping[str, Any] | None = None,
-    preprocessing: Mapping[str, Any] | None = None,
-    **fields: Any,
-) -> TrainerSpec:
-    source: Any = "torchvision" if model == "resnet18" else "registered"
-    built = build(model, source)
-    head = list(head_paths(built, model, source))
-    base_classes = built.get_submodule(head[0]).out_features
-    replace_head = replace_head or base_classes != num_classes
-    tree = describe_module(built, head).with_num_classes(num_classes)
-    spec = parse_freeze(freeze)
-    height, width = size or SIZES[model]
-    base = {"source": source, "name": model, "num_classes": base_classes, "head": head}
-    return TrainerSpec.model_validate(
-        {
-            "job_id": "ftjob-test",
-            "attempt_id": "attempt-test",
-            "attempt": 1,
-            "task": "classification",
-            "base": base,
-            "target": {**base, "num_classes": num_classes},
-            "replace_head": replace_head,
-            "weights": None,
-            "train": {"path": str(data), "format": "image_folder"},
-            "validation": None,
-            "validation_fraction": None,
-            "class_names": CLASSES[:num_classes],
-            "freeze": spec,
-            "freeze_plan": resolve(spec, tree, head_replaced=replace_head),
-            "hyperparameters": {**HYPERPARAMETERS, **(hyperparameters or {})},
-            "preprocessing": {
-                "height": height,
-                "width": width,
-                "mean": [0.5, 0.5, 0.5],
-                "std": [0.25, 0.25, 0.25],
-                "augment": "none",
-                "max_unreadable_fraction": 0.01,
-                **(preprocessing or {}),
-            },
-            "device": "cpu",
-            "world_size": world_size,
-            "seed": 7,
-            **fields,
-        }
-    )
-
-
-RunHere = Callable[..., Ran]
 
 
 @pytest.fixture
 def run_here(tmp_path: Path) -> RunHere:
     """Trains in this process, as one rank."""
 
-    def run(spec: TrainerSpec, name: str = "out") -> Ran:
-        out = tmp_path / name
-        out.mkdir(exist_ok=True)
-        try:
-            with joined_ranks(spec.device, spec.world_size) as ranks:
-                train(spec, out, ranks)
-        except Exception as error:
-            report_error(error, 0, "that batch size", out)
-            return read_run(out, exit_code=1)
-        return read_run(out)
-
-    return run
+    return lambda spec, name="out": run_in_process(spec, tmp_path / name)
 
 
 @pytest.fixture
@@ -196,25 +39,8 @@ def run_ranks(tmp_path: Path) -> RunHere:
     """Trains as ranks of their own under torch elastic, as a worker does."""
 
     def run(spec: TrainerSpec, name: str = "out") -> Ran:
-        out = tmp_path / name
-        out.mkdir(exist_ok=True)
-        file = tmp_path / f"{name}-spec.json"
-        file.write_text(spec.model_dump_json())
-        command = [sys.executable, "-m", "torch.distributed.run", "--rdzv-backend=static", "--nnodes=1"]
-        command += [
-            f"--nproc-per-node={spec.world_size}",
-            "--master-addr=127.0.0.1",
-            f"--master-port={free_port()}",
-        ]
-        command += ["-m", "worker.training", str(file), str(out)]
-        env = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
-        return read_run(out, done.returncode, done.stdout + done.stderr)
+        started = start_ranks(spec, tmp_path / name)
+        output, _ = started.communicate(timeout=120)
+        return read_run(tmp_path / name, started.returncode, output)
 
     return run
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])

@@ -63,13 +63,15 @@ class Stepper:
         """Joins the ranks' gradients from here on. Rank 0's buffers lead, where any of them moves at all."""
         if self._ranks.is_alone:
             return
-        self._wrapped = DistributedDataParallel(
+        wrapped = DistributedDataParallel(
             self.model,
             device_ids=[self._ranks.device] if self._ranks.device.type == "cuda" else None,
             find_unused_parameters=find_unused_parameters,
-            broadcast_buffers=bool(moving_buffers(self.model, self.phase)),
             gradient_as_bucket_view=True,
         )
+        # Set afterwards: as an argument it has two names, one of them new and one deprecated.
+        wrapped.broadcast_buffers = bool(moving_buffers(self.model, self.phase))
+        self._wrapped = wrapped
 
     def probe_loss(self, inputs: Tensor, labels: Tensor) -> Callable[[nn.Module], Tensor]:
         return lambda model: self.loss.forward(model, inputs, labels)[0]

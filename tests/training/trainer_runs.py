@@ -1,0 +1,200 @@
+"""Real data, real specs, and reading what a run left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from shared.domain.events import PROGRESS_LINE, OutcomeReport, ProgressLine, TrainerSpec, TrainingResult
+from shared.domain.freeze import parse_freeze, resolve
+from worker.training.errors import report_error
+from worker.training.loop import train
+from worker.training.models import build, describe_module, head_paths
+from worker.training.ranks import joined_ranks
+
+CLASSES = [str(number) for number in range(10)]
+HYPERPARAMETERS: dict[str, Any] = {
+    "n_epochs": 1,
+    "batch_size": 16,
+    "learning_rate": 0.01,
+    "optimizer": "sgd",
+    "momentum": 0.9,
+    "weight_decay": 0.0001,
+    "lr_schedule": "cosine",
+    "warmup_steps": 0,
+    "gradient_clip_norm": None,
+    "label_smoothing": 0.0,
+    "precision": "auto",
+    "early_stopping_patience": None,
+}
+SIZES = {
+    "mobilenet_v3_small": (32, 32),
+    "resnet18": (32, 32),
+    "custom_network": (14, 14),
+    "nested_network": (24, 40),
+}
+
+
+def write_digits(folder: Path, first: int, last: int, classes: list[str] = CLASSES) -> Path:
+    """scikit-learn's scans `first` to `last` as PNG files in class folders."""
+    digits = load_digits()
+    for index in range(first, last):
+        name = str(digits.target[index])
+        if name in classes:
+            path = folder / name / f"{index:04d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((digits.images[index] * 15.9).astype(np.uint8)).save(path)
+    return folder
+
+
+@dataclass
+class Ran:
+    """A run's folder, read."""
+
+    out: Path
+    exit_code: int = 0
+    output: str = ""
+    errors: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def result(self) -> TrainingResult:
+        return TrainingResult.model_validate_json((self.out / "result.json").read_bytes())
+
+    @property
+    def outcome(self) -> OutcomeReport:
+        return OutcomeReport.model_validate_json((self.out / "outcome.json").read_bytes())
+
+    @property
+    def lines(self) -> list[ProgressLine]:
+        return [
+            PROGRESS_LINE.validate_json(line)
+            for line in (self.out / "progress.jsonl").read_text().splitlines()
+        ]
+
+    def of_type(self, kind: str) -> list[Any]:
+        return [line for line in self.lines if line.type == kind]
+
+    def note(self, code: str) -> Any:
+        return next(line for line in self.of_type("note") if line.code == code)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        return min(self.errors, key=lambda error: (error["code"] == "peer_lost", error["time"]))
+
+
+def read_run(out: Path, exit_code: int = 0, output: str = "") -> Ran:
+    errors = [json.loads(path.read_text()) for path in sorted(out.glob("error-rank*.json"))]
+    return Ran(out, exit_code, output, errors)
+
+
+def run_in_process(spec: TrainerSpec, out: Path) -> Ran:
+    """Trains here, as one rank."""
+    out.mkdir(exist_ok=True)
+    try:
+        with joined_ranks(spec.device, spec.world_size) as ranks:
+            train(spec, out, ranks)
+    except Exception as error:
+        report_error(error, 0, "that batch size", out)
+        return read_run(out, exit_code=1)
+    return read_run(out)
+
+
+def wait_for(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
+    """Returns once `condition` holds; fails after `limit_s`."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+MakeSpec = Callable[..., TrainerSpec]
+
+
+def new_spec(
+    model: str,
+    data: Path,
+    *,
+    freeze: Any = "none",
+    num_classes: int = 10,
+    replace_head: bool = False,
+    base_classes: int | None = None,
+    world_size: int = 1,
+    size: tuple[int, int] | None = None,
+    hyperparameters: Mapping[str, Any] | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
+    **fields: Any,
+) -> TrainerSpec:
+    source: Any = "registered" if model in ("custom_network", "nested_network") else "torchvision"
+    built = build(model, source)
+    head = list(head_paths(built, model, source))
+    base_classes = base_classes or built.get_submodule(head[0]).out_features
+    replace_head = replace_head or base_classes != num_classes
+    tree = describe_module(built, head).with_num_classes(num_classes)
+    spec = parse_freeze(freeze)
+    height, width = size or SIZES[model]
+    base = {"source": source, "name": model, "num_classes": base_classes, "head": head}
+    return TrainerSpec.model_validate(
+        {
+            "job_id": "ftjob-test",
+            "attempt_id": "attempt-test",
+            "attempt": 1,
+            "task": "classification",
+            "base": base,
+            "target": {**base, "num_classes": num_classes},
+            "replace_head": replace_head,
+            "weights": None,
+            "train": {"path": str(data), "format": "image_folder"},
+            "validation": None,
+            "validation_fraction": None,
+            "class_names": CLASSES[:num_classes],
+            "freeze": spec,
+            "freeze_plan": resolve(spec, tree, head_replaced=replace_head),
+            "hyperparameters": {**HYPERPARAMETERS, **(hyperparameters or {})},
+            "preprocessing": {
+                "height": height,
+                "width": width,
+                "mean": [0.5, 0.5, 0.5],
+                "std": [0.25, 0.25, 0.25],
+                "augment": "none",
+                "max_unreadable_fraction": 0.01,
+                **(preprocessing or {}),
+            },
+            "device": "cpu",
+            "world_size": world_size,
+            "seed": 7,
+            **fields,
+        }
+    )
+
+
+RunHere = Callable[..., Ran]
+
+
+def start_ranks(spec: TrainerSpec, out: Path) -> subprocess.Popen[str]:
+    """Starts the run's ranks under torch elastic, as a worker does."""
+    out.mkdir(exist_ok=True)
+    file = out.with_name(f"{out.name}-spec.json")
+    file.write_text(spec.model_dump_json())
+    command = [sys.executable, "-m", "torch.distributed.run", "--rdzv-backend=static", "--nnodes=1"]
+    command += [f"--nproc-per-node={spec.world_size}", "--master-addr=127.0.0.1"]
+    command += [f"--master-port={free_port()}", "-m", "worker.training", str(file), str(out)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])

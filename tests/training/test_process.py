@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from trainer_runs import wait_for
+from trainer_runs import MakeSpec, free_port, read_run, wait_for
 
 from worker.training.process import CannotStart, hold_slot
 
@@ -67,6 +67,36 @@ def test_an_orphan_does_not_start(tmp_path: Path) -> None:
 
     assert done.returncode == 1
     assert "does not descend from its launcher" in done.stderr
+
+
+def test_a_rank_whose_peer_is_killed_says_so_and_not_that_the_job_was_wrong(
+    make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    spec = make_spec(world_size=2, hyperparameters={"n_epochs": 10_000})
+    (tmp_path / "spec.json").write_text(spec.model_dump_json())
+    address = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "WORLD_SIZE": "2",
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-m", "worker.training", str(tmp_path / "spec.json"), str(out)]
+    ranks = [
+        subprocess.Popen(command, env={**os.environ, **address, "RANK": str(n), "LOCAL_RANK": str(n)})
+        for n in (0, 1)
+    ]
+    try:
+        wait_for(lambda: any((out / "checkpoints").glob("step-*/manifest.json")))
+        ranks[1].kill()
+        ranks[0].wait(timeout=30)
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.wait()
+
+    assert read_run(out).error["code"] == "peer_lost"
 
 
 def test_a_slot_that_another_holds_alone_is_not_taken(

@@ -82,9 +82,17 @@ def evaluate(
 
 def share_buffers(model: nn.Module, ranks: Ranks) -> None:
     """Rank 0's buffers on every rank: batch statistics differ by rank, and rank 0's are saved."""
+    if ranks.is_alone:
+        return
+    of_type: dict[torch.dtype, list[Tensor]] = {}
+    for buffer in model.buffers():
+        of_type.setdefault(buffer.dtype, []).append(buffer)
     with torch.no_grad():
-        for buffer in model.buffers():
-            ranks.from_first(buffer)
+        for buffers in of_type.values():
+            whole = ranks.from_first(torch.cat([buffer.reshape(-1) for buffer in buffers]))
+            parts = whole.split([buffer.numel() for buffer in buffers])
+            for buffer, part in zip(buffers, parts, strict=True):
+                buffer.copy_(part.view_as(buffer))
 
 
 def _checked(scores: Tensor, n: int, n_classes: int) -> Tensor:

@@ -1,0 +1,86 @@
+"""Zips of class folders, judged by their index: caps and bombs."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+
+import pytest
+
+from shared.domain.datasets import Caps, ImageFolder, Sample, open_archive, read_image_folder
+from shared.domain.errors import Invalid, TooLarge
+from shared.domain.weights_file import read_shapes
+
+CAPS = Caps(files=100, unpacked_bytes=10_000, ratio=50)
+
+
+def _zip(*names: str, content: bytes = b"x") -> io.BytesIO:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            archive.writestr(name, content)
+    return packed
+
+
+def _read(packed: io.BytesIO, caps: Caps = CAPS) -> ImageFolder:
+    with open_archive(packed, caps) as archive:
+        return read_image_folder(archive, len(packed.getvalue()), caps)
+
+
+def test_classes_are_ordered_by_name_and_samples_by_theirs() -> None:
+    folder = _read(_zip("b/2.png", "a/1.jpg", "b/1.png"))
+
+    assert folder.counts == {"a": 1, "b": 2}
+    assert folder.samples[1] == Sample("b/1.png", "b", "1.png")
+
+
+def test_one_folder_around_all_classes_is_taken_off() -> None:
+    folder = _read(_zip("pets/cat/1.png", "pets/dog/1.png"))
+    assert folder.samples[0] == Sample("pets/cat/1.png", "cat", "1.png")
+
+
+def test_a_bomb_is_known_by_its_stated_sizes() -> None:
+    with pytest.raises(TooLarge, match="times its size"):
+        _read(_zip("a/1.png", content=bytes(9_000)))
+
+
+def test_a_member_that_hides_among_others_is_held_to_the_ratio_alone() -> None:
+    packed = _zip("a/1.png", content=bytes(9_000))
+    with zipfile.ZipFile(packed, "a") as archive:
+        archive.writestr("b/1.png", bytes(range(256)) * 3)
+    with pytest.raises(TooLarge, match=r"'a/1.png' unpacks to"):
+        _read(packed)
+
+
+def test_an_index_longer_than_its_members_need_is_not_read() -> None:
+    packed = bytearray(_zip("a/1.png", "b/1.png").getvalue())
+    end = packed.rindex(b"PK\x05\x06")
+    struct.pack_into("<L", packed, end + 12, 10_000_000)
+    with pytest.raises(TooLarge, match="index"):
+        _read(io.BytesIO(bytes(packed)))
+
+
+@pytest.mark.parametrize("name", ["..\\x.png", "C:/a/x.png", "a/\x1b[31m.png"])
+def test_names_that_other_systems_would_follow_are_refused(name: str) -> None:
+    with pytest.raises(Invalid):
+        _read(_zip("a/1.png", name))
+
+
+def test_a_weights_header_must_describe_the_file() -> None:
+    def file(header: bytes, data: bytes = b"") -> io.BytesIO:
+        return io.BytesIO(struct.pack("<Q", len(header)) + header + data)
+
+    whole = b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
+    assert read_shapes(file(whole, bytes(8))) == {"w": [2]}
+    for bad in (
+        file(whole, bytes(7)),
+        file(b"{}"),
+        file(b"{"),
+        file(b'{"w": 1}'),
+        file(b'{"w":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}', bytes(8)),
+        file(b'{"w":{"dtype":"F31","shape":[2],"data_offsets":[0,8]}}', bytes(8)),
+        io.BytesIO(struct.pack("<Q", 2**60) + b"{"),
+    ):
+        with pytest.raises(Invalid, match="safetensors"):
+            read_shapes(bad)

@@ -153,3 +153,15 @@ def test_cropping_gives_the_models_size_and_another_part_each_epoch(digits: Path
     assert tuple(first.shape) == (3, 3, 14, 14)
     assert torch.equal(first, again)
     assert not torch.equal(first, later)
+
+
+def test_training_on_pictures_that_are_decoded_anew_each_epoch(
+    make_spec: MakeSpec, run_here: RunHere
+) -> None:
+    spec = make_spec(preprocessing={"augment": "crop_flip"}, hyperparameters={"n_epochs": 3})
+
+    one, other = run_here(spec, "one"), run_here(spec, "other")
+
+    assert "decoded anew" in one.result.decisions["pictures"]
+    assert one.result.ranks.checksum == other.result.ranks.checksum
+    assert len(one.result.epochs) == 3

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from trainer_runs import MakeSpec, RunHere, write_digits
 
+from worker.training.errors import report_error
 from worker.training.images import decode
 
 
@@ -101,6 +103,18 @@ def test_sixteen_bit_fp16_needs_a_gpu(make_spec: MakeSpec, run_here: RunHere) ->
     ran = run_here(make_spec(hyperparameters={"precision": "fp16"}))
 
     assert ran.error["code"] == "unsupported_precision"
+
+
+def test_running_out_of_memory_is_told_with_the_batch_size_that_was_tried(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**50)
+
+    report = report_error(caught.value, 1, "batch_size 64 (32 on each of 2 ranks)", tmp_path)
+
+    assert report.code == "out_of_memory"
+    assert "batch_size 64" in report.message
+    assert report.hint is not None
+    assert (tmp_path / "error-rank1.json").exists()
 
 
 def test_sixteen_bit_greys_keep_their_range(tmp_path: Path) -> None:

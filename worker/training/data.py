@@ -102,12 +102,13 @@ def open_parquet(
 ) -> ParquetSamples:
     """Pictures are binary, or a struct with `bytes` as Hugging Face writes them; labels are class names."""
     import pyarrow as pa  # noqa: PLC0415  # heavy, and only jobs on Parquet need it
+    import pyarrow.compute as pc  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     table = pq.read_table(path, columns=[image_column, label_column])
     pictures = table.column(image_column)
     if pa.types.is_struct(pictures.type):
-        pictures = pa.compute.struct_field(pictures, "bytes")
+        pictures = pc.struct_field(pictures, "bytes")
     labels = [str(value) for value in table.column(label_column).to_pylist()]
     number = {name: i for i, name in enumerate(class_names)}
     _check_classes(sorted(set(labels) - number.keys()), class_names)

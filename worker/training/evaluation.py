@@ -73,7 +73,8 @@ def evaluate(
     model.eval()
     counts = Counts.empty(len(class_names))
     batches = evaluation_batches(data.indices, batch_size, ranks.rank, ranks.world_size)
-    with torch.inference_mode(), precision.autocast():
+    # Not inference_mode: a model may keep what it computes here, and train on with it.
+    with torch.no_grad(), precision.autocast():
         for pixels, labels in data.batches.load(batches):
             scores = main_logits(model(normalize(pixels)))
             counts.add(_checked(scores, len(labels), len(class_names)), labels)
@@ -90,7 +91,7 @@ def share_buffers(model: nn.Module, ranks: Ranks) -> None:
     with torch.no_grad():
         for buffers in of_type.values():
             whole = ranks.from_first(torch.cat([buffer.reshape(-1) for buffer in buffers]))
-            parts = whole.split([buffer.numel() for buffer in buffers])
+            parts = torch.split(whole, [buffer.numel() for buffer in buffers])
             for buffer, part in zip(buffers, parts, strict=True):
                 buffer.copy_(part.view_as(buffer))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -14,7 +15,8 @@ from sqlalchemy import select
 from shared.db import leases, reconcile
 from shared.db.engine import make_engine, transaction
 from shared.db.leases import Claim, Renewal, StoredArtifact
-from shared.db.models import Artifact, Checkpoint, Metric
+from shared.db.models import Allocation, Artifact, Checkpoint, Metric, Slot
+from shared.db.placement import Offer
 from shared.db.steps import run_step
 from shared.domain.events import (
     CheckpointLine,
@@ -25,9 +27,15 @@ from shared.domain.events import (
     TrainLine,
     ValidationLine,
 )
-from shared.domain.job import AllocationState, AttemptState, JobState, Outcome, StopReason
-
-S, Q = JobState.SUCCEEDED, JobState.QUEUED
+from shared.domain.job import (
+    AllocationState,
+    AttemptState,
+    JobState,
+    NodeState,
+    Outcome,
+    SlotState,
+    StopReason,
+)
 
 
 @pytest.fixture
@@ -87,15 +95,12 @@ def lose(world: World, claimed: Claim) -> None:
 def test_of_fifty_racing_claims_one_wins_each_round(world: World) -> None:
     world.node(slots=5)
     for slot in range(5):
-        offer = world.offer(world.job(), slots=(slot,))
+        job_id = world.job()
+        offer = world.offer(job_id, slots=(slot,))
         with ThreadPoolExecutor(10) as pool:
             claims = list(pool.map(world.claim, [offer] * 50))
         assert len([one for one in claims if one is not None]) == 1
-        assert world.attempts(world.read(claims_job(claims)).id)[0].claimed == 1
-
-
-def claims_job(claims: list[Claim | None]) -> str:
-    return next(one.job_id for one in claims if one is not None)
+        assert world.attempts(job_id)[0].claimed == 1
 
 
 def test_a_claim_starts_the_job_and_tells_how(world: World) -> None:
@@ -123,7 +128,7 @@ def test_a_claim_tried_again_finds_its_own_success(world: World) -> None:
 def test_an_old_message_and_an_old_worker_claim_nothing(world: World) -> None:
     world.node()
     offer = world.offer(world.job())
-    assert world.claim(leases_offer(offer, seq=0)) is None
+    assert world.claim(replace(offer, dispatch_seq=0)) is None
     with transaction(world.engine) as session:
         claimed = leases.claim(
             session,
@@ -135,10 +140,6 @@ def test_an_old_message_and_an_old_worker_claim_nothing(world: World) -> None:
         )
     assert claimed is None
     assert world.claim(offer) is not None
-
-
-def leases_offer(offer: object, *, seq: int) -> object:
-    return type(offer)(offer.allocation_id, seq, offer.node_id)
 
 
 def test_a_renewal_holds_the_lease_and_tells_of_a_stop(world: World) -> None:
@@ -293,3 +294,71 @@ def test_an_incomplete_gang_uses_up_no_try(world: World) -> None:
     assert world.finish(claimed, Outcome.INCOMPLETE)
     job = world.read(claimed.job_id)
     assert (job.state, job.attempts_used) == (JobState.QUEUED, 0)
+
+
+def test_a_gang_runs_when_its_last_node_has_claimed(world: World) -> None:
+    first, second = offered_gang(world)
+    early = world.claim(first)
+    assert early is not None
+    assert not early.attempt_running
+    assert run_step(world.engine, leases.attempt_is_running, early.token) is False
+    assert world.read(early.job_id).state is JobState.DISPATCHED
+    late = world.claim(second)
+    assert late is not None
+    assert late.attempt_running
+    assert run_step(world.engine, leases.attempt_is_running, early.token) is True
+    assert world.read(early.job_id).state is JobState.RUNNING
+
+
+def test_a_gang_that_lost_a_node_is_queued_again_once_all_have_left(world: World) -> None:
+    early, late = map(world.claim, offered_gang(world))
+    assert early is not None
+    assert late is not None
+    peer_lost = ErrorReport(code="peer_lost", message="the connection was closed", time=1.0)
+    cause = ErrorReport(code="worker_lost", message="the rank was killed", time=2.0)
+    assert world.finish(late, Outcome.LOST, error=cause)
+    assert world.read(early.job_id).state is JobState.RUNNING
+    assert renew(world, early) == Renewal(stop_reason=None, ending=True)
+    assert world.finish(early, Outcome.LOST, error=peer_lost)
+    job = world.read(early.job_id)
+    assert (job.state, job.attempts_used) == (JobState.QUEUED, 1)
+    attempt = world.attempts(job.id)[0]
+    assert attempt.error is not None
+    assert attempt.error["message"] == "the rank was killed", "a closed connection is never the cause"
+
+
+def test_a_gang_of_which_one_node_never_answers_is_let_go(world: World) -> None:
+    first, _ = offered_gang(world)
+    claimed = world.claim(first)
+    assert claimed is not None
+    run_step(world.engine, reconcile.offer_again, claimed.token, offer_s=0.0, gang_s=0.0)
+    assert renew(world, claimed) == Renewal(stop_reason=None, ending=True)
+    assert world.slots("node-1") == ["free", "free"]
+    assert world.node_row("node-1").state is NodeState.SUSPECT
+    assert world.finish(claimed, Outcome.INCOMPLETE)
+    job = world.read(claimed.job_id)
+    assert (job.state, job.attempts_used) == (JobState.QUEUED, 0)
+
+
+def offered_gang(world: World) -> tuple[Offer, Offer]:
+    """A job of two nodes, offered to both."""
+    world.node("node-0")
+    world.node("node-1")
+    first = world.offer(world.job(nodes=2))
+    second = Offer("alloc-second", 1, "node-1")
+    with transaction(world.engine) as session:
+        session.add(
+            Allocation(
+                id=second.allocation_id,
+                attempt_id=session.get_one(Allocation, first.allocation_id).attempt_id,
+                node_id="node-1",
+                node_rank=1,
+                slots=[0],
+                state=AllocationState.OFFERED,
+                dispatch_seq=1,
+            )
+        )
+        session.flush()
+        slot = session.get_one(Slot, ("node-1", 0))
+        slot.state, slot.allocation_id = SlotState.HELD, second.allocation_id
+    return first, second

@@ -15,9 +15,12 @@ from threading import Event, Thread
 import psutil
 import pytest
 from dispatch_rows import World
+from pydantic import SecretStr
 from sqlalchemy import delete, select
 from waiting import eventually
 
+from devstack.processes import running
+from devstack.redis import Redis
 from scheduler.loop import Scheduler
 from shared.db.engine import make_engine, transaction
 from shared.db.models import NodeRow, RegisteredModel
@@ -51,11 +54,17 @@ def scheduling(world: World, settings: Settings) -> Iterator[None]:
     thread.join(10)
 
 
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Redis:
+    """A Redis of this test's own, which it may stop."""
+    return Redis.prepare(tmp_path / "redis")
+
+
 Start = Callable[[], subprocess.Popen[bytes]]
 
 
 @pytest.fixture
-def start(world: World, settings: Settings) -> Iterator[Start]:
+def start(world: World, settings: Settings, request: pytest.FixtureRequest) -> Iterator[Start]:
     """Starts the worker of node-0, as often as it is called; kills what is left at the end."""
     environment = {
         **os.environ,
@@ -69,6 +78,10 @@ def start(world: World, settings: Settings) -> Iterator[Start]:
         "THAW_NODE_HEARTBEAT_S": "0.3",
     }
     know_models(world)
+    if "own_redis" in request.fixturenames:
+        url = request.getfixturevalue("own_redis").url()
+        environment["THAW_REDIS_URL"] = url
+        settings.redis_url = SecretStr(url)
     started: list[subprocess.Popen[bytes]] = []
 
     def one() -> subprocess.Popen[bytes]:
@@ -200,6 +213,23 @@ def test_the_same_message_twice_runs_once(world: World, settings: Settings, star
     eventually(lambda: state(world, second) is JobState.RUNNING)
     assert world.allocation(offer.allocation_id).dispatch_seq == 1
     assert [event.data.get("new") for event in world.events(job)].count("running") == 1
+
+
+def test_a_worker_hears_its_queue_again_after_redis_was_away(
+    world: World, settings: Settings, start: Start, own_redis: Redis, tmp_path: Path
+) -> None:
+    server = own_redis.part(tmp_path / "redis.log")
+    with running(server):
+        start()
+        eventually(lambda: is_ready(world), within_s=60)
+    eventually(lambda: world.node_row().state is NodeState.SUSPECT)
+    with running(server):
+        eventually(lambda: is_ready(world))
+        job = world.job()
+        offer = world.offer(job)
+        app = make_app(settings.redis_url.get_secret_value())
+        publish(app, node_id="node-0", allocation_id=offer.allocation_id, dispatch_seq=1)
+        eventually(lambda: state(world, job) is JobState.RUNNING, within_s=60)
 
 
 def test_a_worker_tells_the_registered_models_it_has(world: World, start: Start) -> None:

@@ -57,7 +57,8 @@ def move(
     old = transition(job, to)
     job.stop_reason = stop_reason
     now = func.clock_timestamp()
-    if to is JobState.QUEUED:
+    # Only once: a job that comes back after a loss keeps its place in the queue.
+    if to is JobState.QUEUED and job.queued_at is None:
         job.queued_at = now
     if to is JobState.DISPATCHED and job.dispatched_at is None:
         job.dispatched_at = now

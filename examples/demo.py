@@ -34,26 +34,37 @@ Spec = dict[str, Any]
 def main() -> int:
     """0 when every job succeeded and its frozen part is unchanged."""
     # A log has no width of its own; the tables need this much.
-    console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
-    data_dir = Path(tempfile.mkdtemp(prefix="thaw-demo-"))
+    console = Console(width=None if sys.stdout.isatty() else 150, highlight=False, markup=False)
+    scratch = Path(tempfile.mkdtemp(prefix="thaw-demo-"))
     began = time.monotonic()
     try:
-        console.print("Starting the stack: Postgres, Redis, API, scheduler, one worker with 2 CPU slots ...")
-        with running_stack(data_dir / "stack", SLOTS) as stack, Thaw(stack.url, stack.api_key) as thaw:
-            console.print(f"Ready at {stack.url} after {time.monotonic() - began:.0f} s")
-            outcomes = run(thaw, data_dir, console)
+        outcomes = on_a_stack(scratch, console)
+    except KeyboardInterrupt:
+        console.print("Interrupted; the stack is stopped.")
+        shutil.rmtree(scratch)
+        return 130
     except (StackFailed, ThawError) as error:
-        console.print(f"The demo could not go on: {error}\nThe stack's logs: {data_dir / 'stack' / 'logs'}")
+        console.print(f"The demo could not go on: {error}\nThe stack's logs: {scratch / 'stack' / 'logs'}")
         return 1
     print_tables(outcomes, console)
     write_json(outcomes, SUMMARY)
     console.print(f"{SUMMARY} holds the same. {time.monotonic() - began:.0f} s in all.")
     if not all(outcome.is_good for outcome in outcomes):
-        console.print(f"Not every job succeeded. The stack's logs: {data_dir / 'stack' / 'logs'}")
+        console.print(f"Not every job succeeded. The stack's logs: {scratch / 'stack' / 'logs'}")
         return 1
-    shutil.rmtree(data_dir)
-    console.print(what_transfer_brought(outcomes))
+    shutil.rmtree(scratch)
+    console.print(what_transfer_brought(outcomes), soft_wrap=True)
     return 0
+
+
+def on_a_stack(scratch: Path, console: Console) -> list[Outcome]:
+    """All of the demo that needs the stack, which is stopped at the end."""
+    console.print(
+        f"Starting Postgres, Redis, the API, the scheduler and one worker with {SLOTS} CPU slots ..."
+    )
+    with running_stack(scratch / "stack", SLOTS) as stack, Thaw(stack.url, stack.api_key) as thaw:
+        console.print(f"Ready at {stack.url}")
+        return run(thaw, scratch, console)
 
 
 def run(thaw: Thaw, scratch: Path, console: Console) -> list[Outcome]:
@@ -74,24 +85,27 @@ def run(thaw: Thaw, scratch: Path, console: Console) -> list[Outcome]:
 
 
 def jobs(files: Mapping[str, str]) -> dict[str, Spec]:
-    """The bodies of the five jobs. A model named like another job means that job's result."""
+    """The bodies of the five jobs. A model named like another job means that job's result.
+
+    The first three take one slot each, so that two of them always run side by side.
+    """
     ten_digits = {"training_file": files["digits"], "validation_file": files["rest"]}
     even_odd = {"training_file": files["few"], "validation_file": files["rest_even_odd"]}
     only_the_head = {
         **even_odd,
         "head": {"num_classes": 2},
         "freeze": "backbone",
-        "hyperparameters": {"n_epochs": 20, "batch_size": 20, "learning_rate": 0.01},
+        "hyperparameters": {"n_epochs": 10, "batch_size": 10, "learning_rate": 0.01},
         "preprocessing": {"image_size": 32},
-        "resources": {"devices_per_node": 2},
     }
+    on_both_slots = {"resources": {"devices_per_node": 2}}
     return {
         BASE: {
             "model": "resnet18",
             "weights": "none",
             **ten_digits,
             "head": {"num_classes": 10},
-            "hyperparameters": {"n_epochs": 6, "batch_size": 50, "learning_rate": 0.001},
+            "hyperparameters": {"n_epochs": 5, "batch_size": 50, "learning_rate": 0.001},
             "preprocessing": {"image_size": 32},
         },
         "frozen-by-name": {
@@ -102,6 +116,7 @@ def jobs(files: Mapping[str, str]) -> dict[str, Spec]:
             "hyperparameters": {"n_epochs": 8, "batch_size": 50, "learning_rate": 0.001},
             "preprocessing": {"image_size": 14},
         },
+        UNTRAINED: {"model": "resnet18", "weights": "none", **only_the_head},
         "frozen-submodule": {
             "model": "nested_network",
             "weights": "none",
@@ -109,10 +124,9 @@ def jobs(files: Mapping[str, str]) -> dict[str, Spec]:
             "freeze": ["encoder"],
             "hyperparameters": {"n_epochs": 8, "batch_size": 50, "learning_rate": 0.003},
             "preprocessing": {"image_size": [24, 40]},
-            "resources": {"devices_per_node": 2},
+            **on_both_slots,
         },
-        UNTRAINED: {"model": "resnet18", "weights": "none", **only_the_head},
-        TRANSFER: {"model": BASE, "wait_for_model": True, **only_the_head},
+        TRANSFER: {"model": BASE, "wait_for_model": True, **only_the_head, **on_both_slots},
     }
 
 

@@ -74,7 +74,9 @@ def write_json(outcomes: Iterable[Outcome], path: Path) -> None:
 def print_tables(outcomes: Iterable[Outcome], console: Console) -> None:
     """The figures, then why DDP was told what it was told and where the artifacts lie."""
     outcomes = list(outcomes)
-    figures = Table(title="Results", title_justify="left")
+    figures = Table(
+        caption="Held-out: the best epoch, on scans that no job was trained on.", caption_justify="left"
+    )
     for column in ("job", "status"):
         figures.add_column(column)
     right = (

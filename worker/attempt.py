@@ -99,8 +99,10 @@ class Attempt:
 
     def _wait_for_the_gang(self) -> None:
         """No node launches before every node of the attempt has claimed."""
+        while not self._lease.wait_until_confirmed(_LOOK_AGAIN_S):
+            self._lease.check_stop()
         running: bool | None = self._claim.attempt_running
-        while not (running and self._lease.is_confirmed):
+        while not running:
             self._lease.check_stop()
             time.sleep(self._settings.scaled(_GANG_LOOK_S))
             running = self._ask(lambda session: leases.attempt_is_running(session, self._claim.token))
@@ -195,7 +197,8 @@ class Attempt:
             uploads.finish()
             if report.outcome is Outcome.SUCCEEDED:
                 return End(report, self._result(), self._upload(*RESULT_FILES, LOG_FILE))
-            return End(report, artifacts=self._upload(LOG_FILE))
+            logged = (self._folder / LOG_FILE).exists()
+            return End(report, artifacts=self._upload(LOG_FILE) if logged else [])
         except StoreUnavailable as away:
             if report.outcome is Outcome.SUCCEEDED:
                 raise

@@ -50,13 +50,15 @@ class Cache:
         What `fill` raises is raised on, and nothing stays.
         """
         entry = self._folder / _ENTRIES / name
-        lock = self._in_use.enter_context((self._folder / _LOCKS / name).open("a+b"))
-        while not self._is_held(lock, entry):
-            self._lock(lock, fcntl.LOCK_EX)
-            if not entry.exists():
-                self._make(entry, fill)
-                _write_size(lock, entry)
-                self._evict()
+        with ExitStack() as opened:
+            lock = opened.enter_context((self._folder / _LOCKS / name).open("a+b"))
+            while not self._is_held(lock, entry):
+                self._lock(lock, fcntl.LOCK_EX)
+                if not entry.exists():
+                    self._make(entry, fill)
+                    _write_size(lock, entry)
+                    self._evict()
+            self._in_use.push(opened.pop_all())
         return entry
 
     def _is_held(self, lock: BinaryIO, entry: Path) -> bool:
@@ -103,6 +105,8 @@ class Cache:
             except BlockingIOError:
                 return False
             entry = self._folder / _ENTRIES / name
+            if not entry.exists():  # another run has removed it meanwhile
+                return True
             # Renamed first: a removal that is cut short must not leave half an entry behind.
             aside = self._folder / _INCOMING / f"{uuid.uuid4().hex}-{name}"
             os.replace(entry, aside)

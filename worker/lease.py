@@ -38,7 +38,7 @@ class Lease:
         )
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._hold, name=f"lease-{claim.allocation_id}", daemon=True)
-        self._confirmed = False
+        self._confirmed = threading.Event()
         self._lost = False
         self._ending = False
         self._stop_reason: StopReason | None = None
@@ -55,10 +55,9 @@ class Lease:
         self._thread.join()
         self._engine.dispose()
 
-    @property
-    def is_confirmed(self) -> bool:
-        """A renewal was confirmed, so heartbeat.json is there."""
-        return self._confirmed
+    def wait_until_confirmed(self, limit_s: float) -> bool:
+        """Whether a renewal was confirmed, so that heartbeat.json is there; waits for it up to `limit_s`."""
+        return self._confirmed.wait(limit_s)
 
     @property
     def stop_reason(self) -> StopReason | None:
@@ -116,7 +115,7 @@ class Lease:
             self._lost = True
             return True
         write_whole(self._run / HEARTBEAT_FILE, Heartbeat(boottime_s=sent).model_dump_json())
-        self._confirmed = True
+        self._confirmed.set()
         self._heed(renewal)
         return True
 

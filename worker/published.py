@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, Request
+from urllib.request import (
+    HTTPDefaultErrorHandler,
+    HTTPErrorProcessor,
+    HTTPRedirectHandler,
+    HTTPSHandler,
+    OpenerDirector,
+    ProxyHandler,
+    Request,
+)
 
 from shared.domain.errors import Unavailable
 from shared.domain.resolved import PublishedWeights
@@ -59,15 +67,24 @@ def fetch_published(
 
 
 def open_https(url: str) -> Any:
-    """Open an https address; redirects are followed to https only."""
-    opener = OpenerDirector()
-    for handler in (HTTPSHandler(), _OnlyToHttps(), *_errors()):
-        opener.add_handler(handler)
+    """Open an https address; redirects are followed to https only. Raises URLError."""
     _must_be_https(url)
+    opener = OpenerDirector()
+    handlers = (
+        HTTPSHandler(),
+        OnlyToHttps(),
+        ProxyHandler(),
+        HTTPErrorProcessor(),
+        HTTPDefaultErrorHandler(),
+    )
+    for handler in handlers:
+        opener.add_handler(handler)
     return opener.open(Request(url, headers={"User-Agent": "thaw"}), timeout=_TIMEOUT_S)  # noqa: S310 - https alone
 
 
-class _OnlyToHttps(HTTPRedirectHandler):
+class OnlyToHttps(HTTPRedirectHandler):
+    """Refuses to be led from https to anything else."""
+
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> Any:
@@ -78,12 +95,6 @@ class _OnlyToHttps(HTTPRedirectHandler):
 def _must_be_https(url: str) -> None:
     if urlsplit(url).scheme != "https":
         raise URLError(f"{url} is not an https address")
-
-
-def _errors() -> tuple[Any, ...]:
-    from urllib.request import HTTPDefaultErrorHandler, HTTPErrorProcessor, ProxyHandler, UnknownHandler  # noqa: PLC0415
-
-    return HTTPDefaultErrorHandler(), HTTPErrorProcessor(), UnknownHandler(), ProxyHandler()
 
 
 def _copy(

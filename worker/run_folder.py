@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 _LOCK_SUFFIX = ".lock"
 
@@ -19,8 +20,7 @@ def run_folder(work_dir: Path, attempt_id: str, trainer_uid: int | None = None) 
     runs.mkdir(parents=True, exist_ok=True)
     sweep(runs)
     lock = runs / f"{attempt_id}{_LOCK_SUFFIX}"
-    with lock.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with _owned(lock):
         folder = runs / attempt_id
         folder.mkdir(mode=0o700)
         if trainer_uid is not None:
@@ -30,6 +30,16 @@ def run_folder(work_dir: Path, attempt_id: str, trainer_uid: int | None = None) 
         finally:
             shutil.rmtree(folder)
             lock.unlink()
+
+
+def _owned(lock: Path) -> TextIO:
+    """The lock file, open and held; a sweep that saw it before it was held may have removed it: then again."""
+    while True:
+        held = lock.open("w")
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if lock.exists() and os.path.samestat(lock.stat(), os.fstat(held.fileno())):
+            return held
+        held.close()
 
 
 def sweep(runs: Path) -> None:

@@ -7,6 +7,7 @@ import argparse
 import uvicorn
 
 from api.main import create_app
+from shared.logs import configure
 from shared.settings import get_settings
 
 # An open event stream would hold a shutdown for ever.
@@ -19,11 +20,13 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (default %(default)s)")
     arguments = parser.parse_args()
     settings = get_settings()
+    configure(settings.log_level)
     uvicorn.run(
         create_app(settings),
         host=arguments.host,
         port=arguments.port,
-        log_level=settings.log_level.lower(),
+        log_config=None,
+        access_log=False,  # the middleware writes a line a request, with its id
         timeout_graceful_shutdown=_SHUTDOWN_S,
         server_header=False,
     )

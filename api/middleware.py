@@ -1,4 +1,4 @@
-"""Around every request: its id, its count and duration, and a cap on its body."""
+"""Around every request: its id, its line in the log, its count and duration, and a cap on its body."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 import uuid
 from http import HTTPStatus
 
+import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,6 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.errors import refusal
 from api.metrics import ApiMetrics
 from shared.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 UPLOAD_PATH = "/v1/files"
 # A form is its file, its other fields, and the lines between them.
@@ -35,12 +38,13 @@ class RequestContext:
             return
         request_id = _request_id(scope)
         scope["request_id"] = request_id
+        structlog.contextvars.bind_contextvars(request_id=request_id)
         status, began = HTTPStatus.INTERNAL_SERVER_ERROR.value, time.perf_counter()
 
         async def send_named(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status = int(message["status"])
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
             await send(message)
 
@@ -49,7 +53,10 @@ class RequestContext:
         finally:
             method = scope["method"] if scope["method"] in _METHODS else "other"
             route = getattr(scope.get("route"), "path", "unknown")
-            self._metrics.answered(method, route, status, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            self._metrics.answered(method, route, status, seconds)
+            log.info("answered", method=method, path=scope["path"], status=status, seconds=round(seconds, 4))
+            structlog.contextvars.unbind_contextvars("request_id")
 
 
 class BodyCap:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import exists, func, or_, select
+from sqlalchemy import func, or_, select
 
 from shared.db.models import File, Job
 from shared.db.paging import Order, Page, by_creation, read_page
@@ -52,4 +52,4 @@ def delete_file(scope: Scope, file_id: str) -> File:
 
 def is_stored(scope: Scope, storage_key: str) -> bool:
     """Whether a row for these bytes was committed: answers an ambiguous commit."""
-    return bool(scope.session.scalar(select(exists().where(File.storage_key == storage_key))))
+    return scope.session.scalar(scope.select(File).where(File.storage_key == storage_key)) is not None

@@ -6,7 +6,7 @@ import io
 import json
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from fastapi.testclient import TestClient
 from httpx import Response
 from sqlalchemy import Engine, func, select
+from structlog.testing import capture_logs
 
 from api.bootstrap import new_admin_key
 from api.main import create_app
@@ -38,11 +39,12 @@ SMALL = {"model": "resnet18", "weights": "none"}
 
 @dataclass
 class ApiHouse:
-    """A client with an admin's key, and the database behind it."""
+    """A client with an admin's key, the database behind it, and what the server logs."""
 
     client: TestClient
     engine: Engine
     settings: Settings
+    log: list[MutableMapping[str, Any]]
 
     def upload(self, content: bytes, name: str = "data.zip") -> Response:
         return self.client.post("/v1/files", files={"file": (name, content)}, data={"purpose": "fine-tune"})
@@ -126,8 +128,11 @@ def api_on(settings: Settings) -> Iterator[ApiHouse]:
     app = create_app(settings)
     engine = app.state.parts.engine
     headers = {"Authorization": f"Bearer {new_admin_key(engine)}"}
-    with TestClient(app, headers=headers, raise_server_exceptions=False) as client:
-        yield ApiHouse(client, engine, settings)
+    with (
+        capture_logs() as log,
+        TestClient(app, headers=headers, raise_server_exceptions=False) as client,
+    ):
+        yield ApiHouse(client, engine, settings, log)
 
 
 def refused(answer: Response, status: int, param: str | None, *words: str) -> dict[str, Any]:

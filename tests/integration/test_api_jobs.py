@@ -245,8 +245,8 @@ def test_a_bad_job_is_refused_by_field_and_leaves_nothing(api: ApiHouse) -> None
     for body, status, param, word in BAD.values():
         refused(api.submit(**{"training_file": file, **body}), status, param or None, word)
     for literal in ("NaN", "Infinity", "1e400"):
-        decay = '{"weight_decay": %s}' % literal
-        text = f'{{"model": "resnet18", "training_file": "{file}", "hyperparameters": {decay}}}'
+        text = '{"model": "resnet18", "training_file": "file-a", "hyperparameters": {"weight_decay": DECAY}}'
+        text = text.replace("DECAY", literal)
         answer = api.client.post(JOBS, content=text, headers={"Content-Type": "application/json"})
         refused(answer, 400, "hyperparameters.weight_decay", "finite")
     assert api.count(Job) == 0

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from api.main import create_app
 from shared.db.engine import transaction
 from shared.db.keys import make_key, make_team
+from shared.db.models import Job
 from shared.settings import Settings
 
 
@@ -102,6 +103,30 @@ def test_an_unexpected_error_says_under_which_id_the_log_has_it(api: ApiHouse) -
     answer = api.client.get("/v1/files", headers={"X-Request-Id": "mine-2"})
     refused(answer, 500, None, "mine-2")
     assert answer.headers["X-Request-Id"] == "mine-2"
+    (logged,) = [line for line in api.log if line["log_level"] == "error"]
+    assert logged["request_id"] == "mine-2"
+    assert "filename" in str(logged["exc_info"])
+
+
+def test_a_commit_that_fails_is_no_success(api: ApiHouse) -> None:
+    file = api.data_set("a", "b")
+    with transaction(api.engine) as session:
+        session.execute(text("create function fail() returns trigger as 'begin raise; end' language plpgsql"))
+        session.execute(
+            text(
+                "create constraint trigger fail after insert on jobs deferrable initially deferred "
+                "for each row execute function fail()"
+            )
+        )
+    refused(api.submit(training_file=file), 500, None)
+    assert api.count(Job) == 0
+
+
+def test_a_file_whose_row_cannot_be_written_leaves_no_bytes(api: ApiHouse) -> None:
+    with transaction(api.engine) as session:
+        session.execute(text("alter table files add constraint none_at_all check (bytes < 0) not valid"))
+    refused(api.upload(class_folders("a", "b")), 500, None)
+    assert api.stored_bytes() == []
 
 
 def test_ready_means_migrated_and_a_store_that_can_be_written(api: ApiHouse) -> None:

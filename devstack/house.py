@@ -15,7 +15,8 @@ from devstack.processes import Part
 from devstack.roll import has_registered
 
 ROOT = Path(__file__).resolve().parent.parent
-_FIRST_RENDEZVOUS_PORT = 29500
+# Below the ports that the system gives to outgoing connections.
+_RENDEZVOUS_PORTS = range(20_000, 32_000)
 _PORTS_OF_A_NODE = 16
 _WORKER_STOPS_WITHIN_S = 45.0
 _FOR_THE_CLIENT = {"THAW_URL", "THAW_API_KEY"}
@@ -90,8 +91,14 @@ def environment(folder: DataFolder, database_url: str, redis_url: str) -> dict[s
 
 
 def _rendezvous_port(env: Mapping[str, str], index: int, slots: int | None) -> int:
-    first = int(env.get("THAW_PORT_BASE", _FIRST_RENDEZVOUS_PORT))
+    first = int(env.get("THAW_PORT_BASE", _first_port_of_this_stack()))
     return first + index * max(slots or 0, _PORTS_OF_A_NODE)
+
+
+def _first_port_of_this_stack() -> int:
+    """Differs from stack to stack, since several may run on one machine."""
+    blocks = _RENDEZVOUS_PORTS[::_PORTS_OF_A_NODE]
+    return blocks[os.getpid() % len(blocks)]
 
 
 def _says_ready(host: str, port: int) -> bool:

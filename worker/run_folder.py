@@ -33,7 +33,7 @@ def run_folder(work_dir: Path, attempt_id: str, trainer_uid: int | None = None) 
 
 
 def _owned(lock: Path) -> TextIO:
-    """The lock file, open and held; a sweep that saw it before it was held may have removed it: then again."""
+    """The lock file, open and held; where a sweep removed it before it was held, it is made again."""
     while True:
         held = lock.open("w")
         fcntl.flock(held, fcntl.LOCK_EX)

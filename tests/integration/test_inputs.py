@@ -80,6 +80,20 @@ def test_two_runs_that_want_the_same_fetch_it_once(tmp_path: Path) -> None:
     assert len(calls) == 1
 
 
+def test_two_runs_use_one_entry_at_the_same_time(tmp_path: Path) -> None:
+    def fill(target: Path) -> None:
+        target.write_bytes(b"content")
+
+    with Cache(tmp_path, 10**9, go_on) as first, Cache(tmp_path, 10**9, given_up_after(20)) as second:
+        assert first.get("entry", fill) == second.get("entry", fill)
+
+
+def given_up_after(times: int) -> Callable[[], None]:
+    """A run that stops waiting when it has been asked so often."""
+    left = iter(range(times))
+    return lambda: None if next(left, None) is not None else pytest.fail("it waits for the other run's end")
+
+
 def test_the_least_used_entries_go_first_and_never_those_in_use(tmp_path: Path) -> None:
     def ask(cache: Cache, name: str) -> Path:
         return cache.get(name, lambda target: target.write_bytes(b"x" * 40) and None)

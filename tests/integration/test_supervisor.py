@@ -192,6 +192,7 @@ def own_postgres(tmp_path: Path) -> Iterator[tuple[Postgres, Child]]:
     child.stop()
 
 
+@pytest.mark.slow
 def test_an_outage_of_the_database_holds_the_run_and_costs_only_a_pause(
     own_postgres: tuple[Postgres, Child], store_url: str, tmp_path: Path
 ) -> None:

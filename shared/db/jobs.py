@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from shared.db.history import move, record
@@ -109,7 +109,8 @@ def checkpoints(scope: Scope, job_id: str, *, after: str | None, limit: int) -> 
         last = scope.session.scalar(query.where(Checkpoint.id == storable(after)))
         if last is None:
             raise NotFound(f"job {job_id} has no checkpoint {after!r}", param="after")
-        query = query.where(Checkpoint.step < last.step)
+        earlier = and_(Checkpoint.step == last.step, Checkpoint.id > last.id)
+        query = query.where(or_(Checkpoint.step < last.step, earlier))
     return read_page(scope.session, query.order_by(Checkpoint.step.desc(), Checkpoint.id), limit)
 
 

@@ -23,6 +23,8 @@ from structlog.testing import capture_logs
 
 from api.bootstrap import new_admin_key
 from api.main import create_app
+from shared.artifacts import open_store
+from shared.artifacts.keys import artifact_key
 from shared.db.engine import transaction
 from shared.db.history import lock_job, move
 from shared.db.keys import make_key, make_team
@@ -94,13 +96,13 @@ class ApiHouse:
         with transaction(self.engine) as session:
             session.add(RegisteredModel(name=name, hash=hash, version="1.0", description=description))
 
-    def add_artifact(self, job_id: str, name: str, key: str, content: bytes) -> None:
-        """A finished attempt of the job, with one file of its result."""
+    def add_artifact(self, job_id: str, name: str, content: bytes, *, number: int = 1) -> None:
+        """A finished attempt of the job, with one file of its result in the store."""
         with transaction(self.engine) as session:
             attempt = Attempt(
                 id=new_id("attempt"),
                 job_id=job_id,
-                number=1,
+                number=number,
                 state=AttemptState.ENDED,
                 nodes=1,
                 lease_token=uuid4(),
@@ -110,14 +112,17 @@ class ApiHouse:
             )
             session.add(attempt)
             session.flush()
+            team_id = session.get_one(Job, job_id).team_id
+            key = artifact_key(team_id, job_id, attempt.id, name)
+            stored = open_store(self.settings.store_url).put_bytes(key, content)
             session.add(
                 Artifact(
                     job_id=job_id,
                     name=name,
                     attempt_id=attempt.id,
                     storage_key=key,
-                    bytes=len(content),
-                    sha256="0" * 64,
+                    bytes=stored.size,
+                    sha256=stored.sha256,
                 )
             )
 

@@ -96,8 +96,10 @@ def refuse_unknown_query(request: Request) -> None:
     """A query parameter that no one reads is an error, not silence."""
     route = request.scope["route"]
     known = {field.alias for field in route.dependant.query_params}
+    deep = {parameter["name"] for parameter in (route.openapi_extra or {}).get("parameters", ())}
     for name in request.query_params:
-        if name not in known and not (name.startswith("metadata[") and "metadata" in route.tags):
+        start, bracket, _ = name.partition("[")
+        if name not in known and not (start in deep and bracket and name.endswith("]")):
             hint = f"known here: {', '.join(sorted(known))}" if known else "there are none here"
             raise Invalid(
                 f"{name!r} is no parameter of this route; {hint}", param=name, code="unknown_parameter"

@@ -86,7 +86,7 @@ def job_view(job: Job, attempts: Sequence[Attempt]) -> JobView:
     """A job with its plan, attempts and result."""
     return JobView(
         **_job_fields(job),
-        freeze_plan=plan_view(job.model, job.freeze_plan, _head(job.resolved)),
+        freeze_plan=plan_view(job.model, job.freeze_plan, resolved_head(job.resolved)),
         attempts=[attempt_view(attempt) for attempt in attempts],
         result={k: v for k, v in job.result.items() if k not in _LEFT_OUT_OF_RESULT} if job.result else None,
     )
@@ -99,7 +99,12 @@ def plan_view(model: str, plan: dict[str, Any], head: dict[str, Any]) -> Plan:
 
 def resolved_head(resolved: dict[str, Any]) -> dict[str, Any]:
     """What answers: its modules, how many classes, and whether it is new."""
-    return _head(resolved)
+    target = resolved["target"]
+    return {
+        "modules": target["head"],
+        "num_classes": target["num_classes"],
+        "replaced": resolved["replace_head"],
+    }
 
 
 def attempt_view(attempt: Attempt) -> AttemptView:
@@ -197,7 +202,7 @@ def _job_fields(job: Job) -> dict[str, Any]:
         "user_provided_suffix": spec["suffix"],
         "metadata": spec["metadata"],
         "task": resolved["task"],
-        "head": _head(resolved),
+        "head": resolved_head(resolved),
         "class_names": resolved["class_names"],
         "freeze": resolved["freeze"],
         "preprocessing": resolved["preprocessing"],
@@ -207,15 +212,6 @@ def _job_fields(job: Job) -> dict[str, Any]:
         "progress": job.progress,
         "timings": _timings(job),
         "error": _error(job.error),
-    }
-
-
-def _head(resolved: dict[str, Any]) -> dict[str, Any]:
-    target = resolved["target"]
-    return {
-        "modules": target["head"],
-        "num_classes": target["num_classes"],
-        "replaced": resolved["replace_head"],
     }
 
 

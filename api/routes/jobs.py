@@ -21,6 +21,18 @@ from shared.domain.spec import JobSpec, PlanSpec
 router = APIRouter(prefix="/v1", tags=["fine-tuning"])
 
 _METADATA_START = "metadata["
+_METADATA = {
+    "parameters": [
+        {
+            "name": "metadata",
+            "in": "query",
+            "style": "deepObject",
+            "required": False,
+            "description": "metadata[key]=value keeps the jobs that have this pair",
+            "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+        }
+    ]
+}
 
 
 @router.post(
@@ -33,7 +45,7 @@ def create(spec: JobSpec, scope: ScopeDep, caller: WriterDep, parts: PartsDep) -
     return _shown(scope, submit(scope, caller, parts.settings, spec))
 
 
-@router.get("/fine_tuning/jobs", responses=documented(400, 404), tags=["metadata"])
+@router.get("/fine_tuning/jobs", responses=documented(400, 404), openapi_extra=_METADATA)
 def list_all(
     request: Request,
     scope: ScopeDep,

@@ -69,10 +69,15 @@ class Follower:
         return Job.read(self.transport.get(self.job_path)).is_over
 
     def _bear(self, error: ServerUnreachable | ServerRefused) -> None:
-        if isinstance(error, ServerRefused) and error.status not in _PASSING:
+        if not passes(error):
             raise error
         if time.monotonic() - self._heard_at > self.patience_s:
             raise error
+
+
+def passes(error: ServerUnreachable | ServerRefused) -> bool:
+    """Whether the same request may well be answered a little later."""
+    return isinstance(error, ServerUnreachable) or error.status in _PASSING
 
 
 def read_event(message: Message) -> Event:

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from stack import ROOT
 
+ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 600
 ON_TWO_RANKS = ("frozen-submodule", "even-odd-transfer")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_lines
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from queue import Empty, Queue
 from threading import Thread
@@ -19,8 +19,9 @@ from thaw.cli.exits import Exit
 from thaw.cli.output import Json, line, say, screen
 from thaw.cli.session import server
 from thaw.client import Thaw
-from thaw.errors import ServerUnreachable, ThawError
+from thaw.errors import ServerRefused, ServerUnreachable, ThawError
 from thaw.figures import Figures
+from thaw.following import passes
 from thaw.shapes import Event, Job
 
 _LOOK_EVERY_S = 0.5
@@ -72,25 +73,28 @@ def _news(thaw: Thaw, job_id: str) -> Iterator[Event | Job]:
     """The job's events as they come, and between them the job with its latest figures."""
     queue: Queue[Event | _End] = Queue()
     Thread(target=_pass_on, args=(thaw, job_id, queue), daemon=True).start()
+    next_look = time.monotonic()
     while True:
-        try:
+        with suppress(Empty):
             item = queue.get(timeout=_LOOK_EVERY_S)
-        except Empty:
+            if isinstance(item, _End):
+                break
+            yield item
+        if time.monotonic() >= next_look:
             yield from _figures(thaw, job_id)
-            continue
-        if isinstance(item, _End):
-            if item.error:
-                raise item.error
-            return
-        yield item
+            next_look = time.monotonic() + _LOOK_EVERY_S
+    if item.error:
+        raise item.error
+    yield from _figures(thaw, job_id)
 
 
 def _figures(thaw: Thaw, job_id: str) -> Iterator[Job]:
     """The job, where the server can be reached; for how long to bear it if not, the follower knows."""
     try:
         yield thaw.jobs.get(job_id)
-    except ServerUnreachable:
-        return
+    except (ServerUnreachable, ServerRefused) as error:
+        if not passes(error):
+            raise
 
 
 def _pass_on(thaw: Thaw, job_id: str, queue: Queue[Event | _End]) -> None:
@@ -124,7 +128,8 @@ class _Lines:
             return
         figures = Figures.of(news)
         now = time.monotonic()
-        if figures.step is not None and figures.parts() != self._shown and now >= self._next_at:
+        is_due = now >= self._next_at or news.is_over
+        if figures.step is not None and figures.parts() != self._shown and is_due:
             self._shown, self._next_at = figures.parts(), now + _LINE_EVERY_S
             self._console.print("  " + "  ".join(figures.parts()))
 
@@ -156,5 +161,7 @@ def _told(event: Event) -> str:
     """The event's own words, except that epochs count from 1 here."""
     if event.type == "metrics":
         found = event.data
-        return f"Epoch {found['epoch'] + 1}: held-out accuracy {found['accuracy']:.4f}, loss {found['loss']:.4f}"
+        return (
+            f"Epoch {found['epoch'] + 1}: held-out accuracy {found['accuracy']:.4f}, loss {found['loss']:.4f}"
+        )
     return event.message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,7 +103,10 @@ def test_a_folder_is_the_same_zip_whenever_and_in_whatever_order_it_was_written(
     names = ["cat/1.png", "cat/2.png", "dog/1.png"]
     with packed(write_scans(tmp_path / "a" / "scans", names)) as first:
         assert first.name == "scans.zip"
-    with packed(write_scans(tmp_path / "b" / "scans", [*names[::-1], "cat/.DS_Store"])) as second:
+    later = write_scans(tmp_path / "b" / "scans", [*names[::-1], "cat/.DS_Store"])
+    for path in later.rglob("*"):
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    with packed(later) as second:
         assert second.sha256 == first.sha256
         assert second.left_out == ("cat/.DS_Store",)
     assert not second.path.exists()

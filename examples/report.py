@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -74,11 +75,10 @@ def write_json(outcomes: Iterable[Outcome], path: Path) -> None:
 def print_tables(outcomes: Iterable[Outcome], console: Console) -> None:
     """The figures, then why DDP was told what it was told and where the artifacts lie."""
     outcomes = list(outcomes)
-    figures = Table(
-        caption="Held-out: the best epoch, on scans that no job was trained on.", caption_justify="left"
-    )
+    caption = "Held-out: the best epoch, on scans that no job was trained on."
+    figures = Table(box=SIMPLE_HEAD, caption=caption, caption_justify="left")
     for column in ("job", "status"):
-        figures.add_column(column)
+        figures.add_column(column, overflow="fold")
     right = (
         "frozen",
         "trained",
@@ -102,7 +102,7 @@ def print_tables(outcomes: Iterable[Outcome], console: Console) -> None:
             *("" if time is None else f"{time:.1f} s" for time in times),
         )
     console.print(figures)
-    reasons = Table("job", "find_unused_parameters", "why", "artifacts", show_lines=True)
+    reasons = Table("job", "find_unused_parameters", "why", "artifacts", box=SIMPLE_HEAD)
     for o in outcomes:
         reasons.add_row(o.name, _word(o.find_unused_parameters), o.find_unused_reason or o.error, o.artifacts)
     console.print(reasons)

@@ -76,9 +76,11 @@ def print_tables(outcomes: Iterable[Outcome], console: Console) -> None:
     """The figures, then why DDP was told what it was told and where the artifacts lie."""
     outcomes = list(outcomes)
     caption = "Held-out: the best epoch, on scans that no job was trained on."
-    figures = Table(box=SIMPLE_HEAD, caption=caption, caption_justify="left")
+    figures = Table(
+        box=SIMPLE_HEAD, caption=caption, caption_justify="left", pad_edge=False, padding=(0, 1, 0, 0)
+    )
     for column in ("job", "status"):
-        figures.add_column(column, overflow="fold")
+        figures.add_column(column, no_wrap=True)
     right = (
         "frozen",
         "trained",
@@ -89,7 +91,7 @@ def print_tables(outcomes: Iterable[Outcome], console: Console) -> None:
         "training",
     )
     for column in right:
-        figures.add_column(column, justify="right")
+        figures.add_column(column, justify="right", overflow="fold")
     for o in outcomes:
         times = (o.seconds.get(part) for part in ("queued", "starting", "training"))
         figures.add_row(
@@ -102,7 +104,8 @@ def print_tables(outcomes: Iterable[Outcome], console: Console) -> None:
             *("" if time is None else f"{time:.1f} s" for time in times),
         )
     console.print(figures)
-    reasons = Table("job", "find_unused_parameters", "why", "artifacts", box=SIMPLE_HEAD)
+    reasons = Table("job", "find_unused_parameters", "why", box=SIMPLE_HEAD, pad_edge=False)
+    reasons.add_column("artifacts", overflow="fold")
     for o in outcomes:
         reasons.add_row(o.name, _word(o.find_unused_parameters), o.find_unused_reason or o.error, o.artifacts)
     console.print(reasons)
@@ -117,7 +120,7 @@ def _is_unchanged(proof: dict[str, Any] | None) -> bool | None:
 
 def _unchanged(outcome: Outcome) -> str:
     if outcome.frozen_unchanged is None:
-        return "nothing frozen" if outcome.status == "succeeded" else ""
+        return "none frozen" if outcome.status == "succeeded" else ""
     return "yes" if outcome.frozen_unchanged else "NO"
 
 

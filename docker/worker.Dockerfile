@@ -11,13 +11,14 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     PIP_EXTRA_INDEX_URL="$TORCH_INDEX_URL" /venv/bin/pip install -c constraints.txt ".[worker]"
 
 FROM python:3.11-slim-bookworm AS node
-RUN useradd --uid 10001 --create-home thaw && install -d -o thaw -g thaw -m 0700 /var/lib/thaw
-ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# The worker is root, without most of root's rights (see docker-compose.yml), so that it can start trainers
+# under a uid of their own, which read neither its environment nor another run's folder.
+RUN useradd --uid 10001 --create-home trainer && install -d -m 0711 /var/lib/thaw
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 THAW_TRAINER_UID=10001
 WORKDIR /app
 COPY --from=packages /venv /venv
 COPY shared ./shared
 COPY worker ./worker
-USER 10001
 CMD ["python", "-m", "worker"]
 
 # What the container toolkit of NVIDIA reads: all GPUs of the reservation, and their compute libraries.

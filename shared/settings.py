@@ -26,7 +26,9 @@ class Settings(BaseSettings):
     )
     store_url: str = Field(description="Artifact store: file:///folder or s3://bucket/prefix")
     s3_endpoint: str | None = Field(None, description="S3 address, where it is not AWS")
-    s3_public_endpoint: str | None = Field(None, description="the same, as clients reach it; else the API streams")
+    s3_public_endpoint: str | None = Field(
+        None, description="the same, as clients reach it; else the API streams"
+    )
     s3_region: str | None = None
     s3_access_key_id: SecretStr | None = None
     s3_secret_access_key: SecretStr | None = None

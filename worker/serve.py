@@ -20,6 +20,7 @@ from worker.app import make_worker, make_worker_app
 from worker.descriptions import share_descriptions
 from worker.devices import find_devices
 from worker.node import Node
+from worker.processes import forbid_inspection
 from worker.tasks import Run
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 10.0
@@ -35,6 +36,8 @@ def serve(settings: Settings, run: Run) -> int:
 
     Raises UnfitRedis, MixedDevices and FolderInUse when this node cannot work as it is set up.
     """
+    if settings.trainer_uid is None:
+        forbid_inspection()
     with _only_worker_here(settings):
         devices = find_devices(settings.slots)
         engine = make_engine(settings.database_url.get_secret_value(), statement_timeout_s=5, pool_size=2)

@@ -22,6 +22,7 @@ def make_engine(url: str, *, statement_timeout_s: float | None = None, pool_size
         pool_size=pool_size,
         max_overflow=10,
         pool_pre_ping=True,
+        hide_parameters=True,  # what people sent has no place in a log
         connect_args={"connect_timeout": 3, "tcp_user_timeout": 5000, "options": options},
     )
 

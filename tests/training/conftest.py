@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from trainer_runs import MakeSpec, Ran, RunHere, new_spec, read_run, run_in_process, start_ranks, write_digits
+from scans import write_digits
+from trainer_runs import MakeSpec, Ran, RunHere, new_spec, read_run, run_in_process, start_ranks
 
 from shared.domain.events import TrainerSpec
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from trainer_runs import MakeSpec, RunHere, write_digits
+from scans import write_digits
+from trainer_runs import MakeSpec, RunHere
 
 from worker.training.errors import report_error
 from worker.training.images import decode

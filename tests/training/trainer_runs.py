@@ -13,9 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-from sklearn.datasets import load_digits
+from scans import CLASSES
 
 from shared.domain.events import PROGRESS_LINE, OutcomeReport, ProgressLine, TrainerSpec, TrainingResult
 from shared.domain.freeze import parse_freeze, resolve
@@ -24,7 +22,6 @@ from worker.training.loop import train
 from worker.training.models import build, describe_module, head_paths
 from worker.training.ranks import joined_ranks
 
-CLASSES = [str(number) for number in range(10)]
 HYPERPARAMETERS: dict[str, Any] = {
     "n_epochs": 1,
     "batch_size": 16,
@@ -45,18 +42,6 @@ SIZES = {
     "custom_network": (14, 14),
     "nested_network": (24, 40),
 }
-
-
-def write_digits(folder: Path, first: int, last: int, classes: list[str] = CLASSES) -> Path:
-    """scikit-learn's scans `first` to `last` as PNG files in class folders."""
-    digits = load_digits()
-    for index in range(first, last):
-        name = str(digits.target[index])
-        if name in classes:
-            path = folder / name / f"{index:04d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray((digits.images[index] * 15.9).astype(np.uint8)).save(path)
-    return folder
 
 
 @dataclass

@@ -117,7 +117,7 @@ class Epochs:
             limit = self._run.spec.max_duration_s
             raise TrainingFailed(
                 f"the job was not done after max_duration_s, {limit:g} s, at step {state.step}",
-                code="max_duration_exceeded",
+                code="time_limit",
             )
         if agreed.checkpoint_is_due or agreed.stop not in (None, StopReason.CANCEL):
             self._write_checkpoint(is_best=False)

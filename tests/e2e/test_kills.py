@@ -1,0 +1,105 @@
+"""kill -9 at every level in the middle of a job: it goes on from its checkpoint, nothing is left over."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from conditions import wait_for
+from scans import write_digits
+from stacks import Stack, running_stack
+
+from thaw.client import Thaw
+from thaw.shapes import Job
+
+pytestmark = pytest.mark.slow
+
+LEFT_OVER_LIMIT_S = 10
+RECOVERY_LIMIT_S = 150
+
+
+@pytest.fixture(scope="module")
+def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack that these tests may hurt, with leases a fifth as long."""
+    with running_stack(tmp_path_factory.mktemp("kills"), THAW_TIME_SCALE="0.2") as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All 1,797 scans, so that an epoch takes a moment."""
+    return write_digits(tmp_path_factory.mktemp("digits"), 0, 1797)
+
+
+def celery_main(stack: Stack) -> psutil.Process:
+    return next(child for child in stack.process.children() if "worker" in child.cmdline())
+
+
+def pool_child(stack: Stack) -> psutil.Process:
+    """The Celery process that conducts the job: the launcher's parent."""
+    parent = launcher(stack).parent()
+    assert parent is not None
+    return parent
+
+
+def launcher(stack: Stack) -> psutil.Process:
+    return below(stack, lambda command: "worker.launcher" in command)[0]
+
+
+def agent(stack: Stack) -> psutil.Process:
+    return below(stack, lambda command: "torch.distributed.run" in command)[0]
+
+
+def rank(stack: Stack) -> psutil.Process:
+    return next(child for child in agent(stack).children() if "worker.training" in child.cmdline())
+
+
+def below(stack: Stack, wanted: Callable[[list[str]], bool]) -> list[psutil.Process]:
+    return [process for process in stack.process.children(recursive=True) if wanted(process.cmdline())]
+
+
+@pytest.mark.parametrize("victim", [celery_main, pool_child, launcher, agent, rank], ids=lambda f: f.__name__)
+def test_a_job_outlives_the_kill_of_any_of_its_processes(
+    own_stack: Stack, digits: Path, victim: Callable[[Stack], psutil.Process]
+) -> None:
+    with Thaw(own_stack.url, own_stack.api_key) as thaw:
+        file = thaw.files.upload(digits).id
+        job = thaw.jobs.create(long_job(file))
+        wait_for(lambda: any(thaw.jobs.checkpoints(job.id)), 90, "a checkpoint in the store")
+        trainers = [launcher(own_stack), *launcher(own_stack).children(recursive=True)]
+
+        victim(own_stack).send_signal(signal.SIGKILL)
+
+        gone, alive = psutil.wait_procs(trainers, timeout=LEFT_OVER_LIMIT_S)
+        assert not alive, f"still there after {LEFT_OVER_LIMIT_S} s: {alive}; gone: {gone}"
+        ended = wait_for(lambda: over(thaw.jobs.get(job.id)), RECOVERY_LIMIT_S, "the end of the job")
+        assert (ended.status, ended.why_failed) == ("succeeded", "")
+        assert [attempt["outcome"] for attempt in ended.raw["attempts"]] == ["lost", "succeeded"]
+        resumed = [event for event in thaw.jobs.events(job.id) if event.data.get("code") == "resumed"]
+        assert len(resumed) == 1
+        assert resumed[0].data["step"] > 0
+        wait_for(lambda: all_slots_free(thaw), 30, "the node to give its slots back")
+
+
+def long_job(file: str) -> dict[str, object]:
+    """Long enough to be killed in the middle, on two ranks."""
+    return {
+        "model": "custom_network",
+        "training_file": file,
+        "validation_fraction": 0.2,
+        "freeze": ["conv1"],
+        "hyperparameters": {"n_epochs": 30, "batch_size": 16, "learning_rate": 0.001},
+        "preprocessing": {"image_size": 14},
+        "resources": {"devices_per_node": 2},
+    }
+
+
+def over(job: Job) -> Job | None:
+    return job if job.is_over else None
+
+
+def all_slots_free(thaw: Thaw) -> bool:
+    return all(slot["state"] == "free" for node in thaw.nodes() for slot in node["slots"])

@@ -20,7 +20,6 @@ from shared.domain.errors import (
     Forbidden,
     Invalid,
     NotFound,
-    NotSupportedYet,
     ThawError,
     TooLarge,
     Unauthenticated,
@@ -55,8 +54,7 @@ class ErrorEnvelope(BaseModel):
 
 # The first class that fits counts, so a narrower one stands before its parent.
 _STATUS: tuple[tuple[type[ThawError], HTTPStatus], ...] = (
-    (NotSupportedYet, HTTPStatus.UNPROCESSABLE_ENTITY),
-    (Invalid, HTTPStatus.BAD_REQUEST),
+    (Invalid, HTTPStatus.UNPROCESSABLE_ENTITY),
     (Unauthenticated, HTTPStatus.UNAUTHORIZED),
     (Forbidden, HTTPStatus.FORBIDDEN),
     (NotFound, HTTPStatus.NOT_FOUND),
@@ -106,7 +104,8 @@ def _typed(request: Request, error: Exception) -> JSONResponse:
 def _unreadable(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     explained = explain(error, request.scope["route"])
-    return refusal(HTTPStatus.BAD_REQUEST, explained.message, explained.param, explained.code)
+    status = HTTPStatus.BAD_REQUEST if explained.is_unreadable else HTTPStatus.UNPROCESSABLE_ENTITY
+    return refusal(status, explained.message, explained.param, explained.code)
 
 
 def _of_the_framework(request: Request, error: Exception) -> JSONResponse:
@@ -138,7 +137,7 @@ def _database_refused(request: Request, error: Exception) -> JSONResponse:
         return _database_away(request, error)
     if isinstance(error, DataError):
         return refusal(
-            HTTPStatus.BAD_REQUEST,
+            HTTPStatus.UNPROCESSABLE_ENTITY,
             "the request holds a character or a number that cannot be stored",
             code="invalid_value",
         )

@@ -31,7 +31,7 @@ def create_app(settings: Settings) -> FastAPI:
         summary="Fine-tuning of PyTorch vision models: say what stays frozen, and have it proved.",
         lifespan=_lifespan,
         dependencies=[Depends(refuse_unknown_query)],
-        responses=documented(400, 401, 503),
+        responses=documented(400, 401, 422, 503),
     )
     app.state.parts = parts
     # The first added is the innermost: a refusal for its length is named and counted too.

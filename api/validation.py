@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 _SHOWN_CHARACTERS = 60
 _GOT = " (got "
+_UNREADABLE = ("invalid_json", "invalid_body")
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,18 @@ class Explained:
     param: str | None
     code: str
 
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether there is no JSON object at all, rather than one with something wrong in it."""
+        return self.code in _UNREADABLE
+
 
 def explain(error: RequestValidationError, route: Any) -> Explained:
     """Say what is wrong with a request that does not have the shape that its route asks for."""
     errors = error.errors()
     if errors[0]["type"] == "json_invalid":
         return Explained(f"the body is no JSON: {errors[0]['ctx']['error']}", None, "invalid_json")
-    if error.body is not None and not isinstance(error.body, dict) and errors[0]["loc"][0] == "body":
+    if errors[0]["loc"][0] == "body" and not isinstance(error.body, dict):
         return Explained(
             "the body must be a JSON object, sent with Content-Type: application/json", None, "invalid_body"
         )

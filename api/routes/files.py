@@ -42,7 +42,7 @@ _FORM: dict[str, Any] = {
 }
 
 
-@router.post("", responses=documented(400, 403, 413), openapi_extra=_FORM)
+@router.post("", responses=documented(422, 403, 413), openapi_extra=_FORM)
 async def upload(request: Request, caller: WriterDep, parts: PartsDep) -> FileObject:
     """Upload a data set or weights: a form with `file` and `purpose`.
 
@@ -65,7 +65,7 @@ async def upload(request: Request, caller: WriterDep, parts: PartsDep) -> FileOb
     return file_view(row)
 
 
-@router.get("", responses=documented(400, 404))
+@router.get("", responses=documented(422, 404))
 def list_all(
     scope: ScopeDep,
     after: After = None,

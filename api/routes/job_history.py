@@ -63,7 +63,7 @@ async def follow_events(
 @router.get(
     "/events",
     responses={
-        **documented(400, 404),
+        **documented(422, 404),
         200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
     },
 )
@@ -82,7 +82,7 @@ def events(
     return page_of(list_events(scope, job_id, after=_seq(after), limit=limit, order=order), event_view)
 
 
-@router.get("/checkpoints", responses=documented(400, 404))
+@router.get("/checkpoints", responses=documented(422, 404))
 def list_checkpoints(
     job_id: str, scope: ScopeDep, after: After = None, limit: Limit = 10
 ) -> ListOf[CheckpointView]:
@@ -90,7 +90,7 @@ def list_checkpoints(
     return page_of(checkpoints(scope, job_id, after=after, limit=limit), checkpoint_view)
 
 
-@router.get("/metrics", responses=documented(400, 404))
+@router.get("/metrics", responses=documented(422, 404))
 def list_metrics(
     job_id: str,
     scope: ScopeDep,

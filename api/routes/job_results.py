@@ -20,7 +20,7 @@ from shared.db.jobs import artifacts as list_artifact_page
 router = APIRouter(prefix="/v1/fine_tuning/jobs/{job_id}", tags=["results"])
 
 
-@router.get("/artifacts", responses=documented(400, 404))
+@router.get("/artifacts", responses=documented(422, 404))
 def list_artifacts(
     job_id: str, scope: ScopeDep, after: After = None, limit: Limit = 100
 ) -> ListOf[ArtifactView]:
@@ -35,7 +35,7 @@ def get_artifact(job_id: str, name: str, request: Request, scope: ScopeDep, part
     return download(parts.store, found.storage_key, found.bytes, name, request.headers.get("range"))
 
 
-@router.get("/logs", responses=documented(400, 404), response_class=Response)
+@router.get("/logs", responses=documented(422, 404), response_class=Response)
 def logs(
     job_id: str,
     scope: ScopeDep,

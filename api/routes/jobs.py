@@ -37,7 +37,7 @@ _METADATA = {
 
 @router.post(
     "/fine_tuning/jobs",
-    responses=documented(400, 403, 409, 422, 501),
+    responses=documented(403, 409, 422, 501),
     dependencies=[Depends(refuse_idempotency_key)],
 )
 def create(spec: JobSpec, scope: ScopeDep, caller: WriterDep, parts: PartsDep) -> JobView:
@@ -45,7 +45,7 @@ def create(spec: JobSpec, scope: ScopeDep, caller: WriterDep, parts: PartsDep) -
     return _shown(scope, submit(scope, caller, parts.settings, spec))
 
 
-@router.get("/fine_tuning/jobs", responses=documented(400, 404), openapi_extra=_METADATA)
+@router.get("/fine_tuning/jobs", responses=documented(422, 404), openapi_extra=_METADATA)
 def list_all(
     request: Request,
     scope: ScopeDep,
@@ -88,7 +88,7 @@ def resume(job_id: str, scope: ScopeDep, caller: WriterDep) -> JobView:
     raise NotBuiltYet("resuming a job is not supported yet, as no job can be paused yet")
 
 
-@router.post("/fine_tuning/plan", responses=documented(400, 409, 422))
+@router.post("/fine_tuning/plan", responses=documented(409, 422))
 def plan(spec: PlanSpec, scope: ScopeDep) -> Plan:
     """What a job would freeze and train. Takes a job's body, whose files may be left out; stores nothing."""
     found = resolve_job(scope, spec)
@@ -96,7 +96,7 @@ def plan(spec: PlanSpec, scope: ScopeDep) -> Plan:
     return plan_view(spec.model, found.plan.model_dump(mode="json"), head)
 
 
-@router.get("/queue", responses=documented(400))
+@router.get("/queue", responses=documented(422))
 def queue(
     scope: ScopeDep, caller: CallerDep, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> ListOf[JobSummary]:

@@ -26,7 +26,7 @@ def get_one(name: str, scope: ScopeDep) -> ModelView:
     return one_model(scope.session, name)
 
 
-@router.get("/{name}/layers", responses=documented(400, 404))
+@router.get("/{name}/layers", responses=documented(422, 404))
 def layers(name: str, scope: ScopeDep) -> LayersView:
     """Every module and parameter of the model: the names that a freeze spec may use."""
     return layers_of(scope.session, name)

@@ -144,7 +144,7 @@ TOO_LARGE = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_bad_file_is_refused_and_leaves_nothing(api: ApiHouse, case: str) -> None:
     content, *words = REFUSED[case]
-    refused(api.upload(content), 400, "file", *words)
+    refused(api.upload(content), 422, "file", *words)
     assert api.count(File) == 0
     assert api.stored_bytes() == []
 
@@ -174,13 +174,13 @@ def test_a_form_that_is_not_whole_is_refused(api: ApiHouse) -> None:
     file = {"file": ("a.zip", class_folders("cat", "dog"))}
     post = api.client.post
 
-    refused(post("/v1/files", files=file), 400, "purpose", "fine-tune")
+    refused(post("/v1/files", files=file), 422, "purpose", "fine-tune")
     refused(
-        post("/v1/files", files=file, data={"purpose": "batch"}), 400, "purpose", "'batch'", "'fine-tune'"
+        post("/v1/files", files=file, data={"purpose": "batch"}), 422, "purpose", "'batch'", "'fine-tune'"
     )
-    refused(post("/v1/files", data={"purpose": "fine-tune"}), 400, "file", "file name")
-    refused(post("/v1/files", files=file, data={"purpose": "fine-tune", "x": "1"}), 400, "x", "no field")
-    refused(post("/v1/files", json={"file": 1}), 400, "file")
+    refused(post("/v1/files", data={"purpose": "fine-tune"}), 422, "file", "file name")
+    refused(post("/v1/files", files=file, data={"purpose": "fine-tune", "x": "1"}), 422, "x", "no field")
+    refused(post("/v1/files", json={"file": 1}), 422, "file")
     assert api.stored_bytes() == []
 
 
@@ -208,7 +208,7 @@ def test_a_file_in_use_stays_and_goes_once_its_job_is_over(api: ApiHouse) -> Non
     assert api.client.delete(path).json() == {"id": file, "object": "file", "deleted": True}
     assert api.client.get(path).status_code == 404
     assert api.stored_bytes() == []
-    refused(api.submit(training_file=file), 400, "training_file", file)
+    refused(api.submit(training_file=file), 422, "training_file", file)
 
 
 def test_parts_of_a_file_can_be_asked_for(api: ApiHouse) -> None:

@@ -87,7 +87,7 @@ def test_published_weights_bring_their_picture_size(api: ApiHouse) -> None:
 
     job = api.job(**swag)
     assert job["preprocessing"]["height"] == 384
-    refused(api.submit(**swag, preprocessing={"image_size": 224}), 400, "preprocessing.image_size", "384x384")
+    refused(api.submit(**swag, preprocessing={"image_size": 224}), 422, "preprocessing.image_size", "384x384")
 
 
 def test_a_head_is_kept_when_it_fits_and_none_was_asked_for(api: ApiHouse) -> None:
@@ -124,9 +124,9 @@ def test_a_registered_model_has_no_published_weights_and_may_be_broken(api: ApiH
     api.register_model("broken", {"error": "NameError: conv"})
     file = api.data_set("a", "b")
 
-    refused(api.submit(model="two_layers", weights="DEFAULT", training_file=file), 400, "weights", "'none'")
-    refused(api.submit(model="broken", weights=None, training_file=file), 400, "model", "NameError: conv")
-    refused(api.submit(model="two_layer", training_file=file), 400, "model", "two_layers")
+    refused(api.submit(model="two_layers", weights="DEFAULT", training_file=file), 422, "weights", "'none'")
+    refused(api.submit(model="broken", weights=None, training_file=file), 422, "model", "NameError: conv")
+    refused(api.submit(model="two_layer", training_file=file), 422, "model", "two_layers")
 
 
 def test_uploaded_weights_must_fit_the_model(api: ApiHouse) -> None:
@@ -140,9 +140,9 @@ def test_uploaded_weights_must_fit_the_model(api: ApiHouse) -> None:
     resolved = _resolved(api, job["id"])
     assert isinstance(resolved.weights, UploadedWeights)
     assert (resolved.base.num_classes, resolved.target.num_classes) == (4, 2)
-    refused(api.submit(model="two_layers", weights=other, training_file=data), 400, "weights", "conv1.weight")
-    refused(api.submit(weights=data, training_file=data), 400, "weights", "safetensors")
-    refused(api.submit(training_file=fitting), 400, "training_file", "data set")
+    refused(api.submit(model="two_layers", weights=other, training_file=data), 422, "weights", "conv1.weight")
+    refused(api.submit(weights=data, training_file=data), 422, "weights", "safetensors")
+    refused(api.submit(training_file=fitting), 422, "training_file", "data set")
 
 
 def test_a_job_goes_on_from_another_ones_result(api: ApiHouse) -> None:
@@ -165,8 +165,8 @@ def test_a_job_goes_on_from_another_ones_result(api: ApiHouse) -> None:
     assert same["head"]["replaced"] is False
     letters = api.data_set(*"abcdefghij", samples=1)
     assert api.job(model=base, weights=None, training_file=letters)["head"]["replaced"] is True
-    refused(api.submit(model=base, weights="none", training_file=parity), 400, "weights", "leave")
-    refused(api.submit(model="ftjob-none", weights=None, training_file=parity), 400, "model", "ftjob-none")
+    refused(api.submit(model=base, weights="none", training_file=parity), 422, "weights", "leave")
+    refused(api.submit(model="ftjob-none", weights=None, training_file=parity), 422, "model", "ftjob-none")
 
 
 def test_a_job_can_wait_for_the_model_it_goes_on_from(api: ApiHouse) -> None:
@@ -176,68 +176,68 @@ def test_a_job_can_wait_for_the_model_it_goes_on_from(api: ApiHouse) -> None:
     waiting = api.job(model=base, weights=None, training_file=file, wait_for_model=True)
     assert waiting["status"] == "validating_files"
     assert base in waiting["wait_reason"]
-    refused(api.submit(training_file=file, wait_for_model=True), 400, "wait_for_model")
+    refused(api.submit(training_file=file, wait_for_model=True), 422, "wait_for_model")
     api.client.post(f"{JOBS}/{base}/cancel")
     late = api.submit(model=base, weights=None, training_file=file, wait_for_model=True)
     refused(late, 409, "model", "cancelled")
 
 
 BAD: dict[str, tuple[dict[str, Any], int, str, str]] = {
-    "unknown model": ({"model": "resnet19"}, 400, "model", "resnet18"),
-    "unknown file": ({"training_file": "file-nope"}, 400, "training_file", "POST /v1/files"),
-    "NUL in an id": ({"training_file": "file-\0"}, 400, "training_file", "NUL"),
-    "NUL deep inside": ({"metadata": {"a": "\0"}}, 400, "metadata.a", "NUL"),
-    "unknown weights": ({"weights": "IMAGENET"}, 400, "weights", "IMAGENET1K_V1"),
-    "unknown field": ({"lr": 0.1}, 400, "lr", "no such field"),
-    "unknown field, near": ({"hyperparameters": {"epochs": 3}}, 400, "hyperparameters.epochs", "n_epochs"),
-    "unknown freeze field": ({"freeze": {"rule": []}}, 400, "freeze.rule", "rule"),
-    "wrong head": ({"head": {"num_classes": 5}}, 400, "head.num_classes", "give 2"),
-    "head that is no layer": ({"head": {"module": "layer4"}}, 400, "head.module", "Linear"),
-    "pattern": ({"freeze": ["conv9"]}, 400, "freeze.rules[0].freeze[0]", "conv1"),
-    "nothing trains": ({"freeze": ["**"]}, 400, "freeze", "@head"),
+    "unknown model": ({"model": "resnet19"}, 422, "model", "resnet18"),
+    "unknown file": ({"training_file": "file-nope"}, 422, "training_file", "POST /v1/files"),
+    "NUL in an id": ({"training_file": "file-\0"}, 422, "training_file", "NUL"),
+    "NUL deep inside": ({"metadata": {"a": "\0"}}, 422, "metadata.a", "NUL"),
+    "unknown weights": ({"weights": "IMAGENET"}, 422, "weights", "IMAGENET1K_V1"),
+    "unknown field": ({"lr": 0.1}, 422, "lr", "no such field"),
+    "unknown field, near": ({"hyperparameters": {"epochs": 3}}, 422, "hyperparameters.epochs", "n_epochs"),
+    "unknown freeze field": ({"freeze": {"rule": []}}, 422, "freeze.rule", "rule"),
+    "wrong head": ({"head": {"num_classes": 5}}, 422, "head.num_classes", "give 2"),
+    "head that is no layer": ({"head": {"module": "layer4"}}, 422, "head.module", "Linear"),
+    "pattern": ({"freeze": ["conv9"]}, 422, "freeze.rules[0].freeze[0]", "conv1"),
+    "nothing trains": ({"freeze": ["**"]}, 422, "freeze", "@head"),
     "later language": ({"freeze": {"layer_decay": 0.5}}, 422, "freeze.layer_decay", "not supported yet"),
     "negative": (
         {"hyperparameters": {"learning_rate": -1}},
-        400,
+        422,
         "hyperparameters.learning_rate",
         "greater than 0",
     ),
-    "absurd": ({"hyperparameters": {"n_epochs": 10**9}}, 400, "hyperparameters.n_epochs", "10000"),
-    "no number": ({"hyperparameters": {"batch_size": "big"}}, 400, "hyperparameters.batch_size", "'auto'"),
+    "absurd": ({"hyperparameters": {"n_epochs": 10**9}}, 422, "hyperparameters.n_epochs", "10000"),
+    "no number": ({"hyperparameters": {"batch_size": "big"}}, 422, "hyperparameters.batch_size", "'auto'"),
     "undivided batch": (
         {"hyperparameters": {"batch_size": 7}, "resources": {"devices_per_node": 2}},
-        400,
+        422,
         "hyperparameters.batch_size",
         "8 would fit",
     ),
     "two validations": (
         {"validation_file": "file-x", "validation_fraction": 0.5},
-        400,
+        422,
         "",
         "not both",
     ),
-    "no share left": ({"validation_fraction": 0.01}, 400, "validation_fraction", "6 samples"),
+    "no share left": ({"validation_fraction": 0.01}, 422, "validation_fraction", "6 samples"),
     "too many devices": (
         {"resources": {"devices_per_node": 3}, "hyperparameters": {"batch_size": 3}},
-        400,
+        422,
         "resources.devices_per_node",
         "2 x cpu",
     ),
-    "no such device": ({"resources": {"accelerator": "H100"}}, 400, "resources.accelerator", "2 x cpu"),
+    "no such device": ({"resources": {"accelerator": "H100"}}, 422, "resources.accelerator", "2 x cpu"),
     "several nodes": ({"resources": {"nodes": 2}}, 422, "resources.nodes", "not supported yet"),
     "odd size": (
         {"model": "vit_b_16", "preprocessing": {"image_size": 30}},
-        400,
+        422,
         "preprocessing.image_size",
         "multiple of 16",
     ),
     "too small": (
         {"model": "inception_v3", "preprocessing": {"image_size": 32}},
-        400,
+        422,
         "preprocessing.image_size",
         "75x75",
     ),
-    "task": ({"task": "segmentation"}, 400, "task", "not supported yet"),
+    "task": ({"task": "segmentation"}, 422, "task", "not supported yet"),
 }
 
 
@@ -250,7 +250,7 @@ def test_a_bad_job_is_refused_by_field_and_leaves_nothing(api: ApiHouse) -> None
         text = '{"model": "resnet18", "training_file": "file-a", "hyperparameters": {"weight_decay": DECAY}}'
         text = text.replace("DECAY", literal)
         answer = api.client.post(JOBS, content=text, headers={"Content-Type": "application/json"})
-        refused(answer, 400, "hyperparameters.weight_decay", "finite")
+        refused(answer, 422, "hyperparameters.weight_decay", "finite")
     assert api.count(Job) == 0
     assert api.count(Event) == 0
 
@@ -259,8 +259,8 @@ def test_data_sets_must_have_the_classes_that_training_needs(api: ApiHouse) -> N
     pets, one = api.data_set("cat", "dog"), api.data_set("cat")
     wild = api.data_set("cat", "wolf")
 
-    refused(api.submit(training_file=one), 400, "training_file", "one class only", "'cat'")
-    refused(api.submit(training_file=pets, validation_file=wild), 400, "validation_file", "wolf", "cat, dog")
+    refused(api.submit(training_file=one), 422, "training_file", "one class only", "'cat'")
+    refused(api.submit(training_file=pets, validation_file=wild), 422, "validation_file", "wolf", "cat, dog")
     assert api.job(training_file=pets, validation_file=one)["validation_file"] == one
 
 
@@ -331,10 +331,10 @@ def test_another_teams_things_look_like_missing_ones(api: ApiHouse) -> None:
         assert api.client.get(path, headers=theirs).json()["data"] == []
         refused(api.client.get(path, params={"after": job}, headers=theirs), 404, None, job)
     body = {"model": "resnet18", "weights": "none", "training_file": file}
-    refused(api.client.post(JOBS, json=body, headers=theirs), 400, "training_file", file)
+    refused(api.client.post(JOBS, json=body, headers=theirs), 422, "training_file", file)
     body = {"model": job, "training_file": file}
-    refused(api.client.post("/v1/fine_tuning/plan", json=body, headers=theirs), 400, "training_file", file)
-    refused(api.client.post("/v1/fine_tuning/plan", json={"model": job}, headers=theirs), 400, "model", job)
+    refused(api.client.post("/v1/fine_tuning/plan", json=body, headers=theirs), 422, "training_file", file)
+    refused(api.client.post("/v1/fine_tuning/plan", json={"model": job}, headers=theirs), 422, "model", job)
 
 
 def _looks_missing(
@@ -358,7 +358,7 @@ def test_a_plan_needs_no_file_and_stores_nothing(api: ApiHouse) -> None:
     assert plan["head"] == {"modules": ["fc"], "num_classes": 1000, "replaced": False}
     refused(
         api.client.post("/v1/fine_tuning/plan", json={**body, "freeze": ["x9"]}),
-        400,
+        422,
         "freeze.rules[0].freeze[0]",
     )
     assert api.count(Job) == 0

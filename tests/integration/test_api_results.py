@@ -108,9 +108,9 @@ def test_metrics_and_checkpoints_are_paged(api: ApiHouse) -> None:
     assert checkpoints["data"][1]["is_best"] is True
     assert checkpoints["data"][1]["metrics"] == {"step": 2.0, "loss": 0.5}
     assert [c["step_number"] for c in get("checkpoints", after="ftckpt-2")["data"]] == [1]
-    refused(api.client.get(f"{JOBS}/{job}/metrics", params={"after": "x"}), 400, "after", "number")
+    refused(api.client.get(f"{JOBS}/{job}/metrics", params={"after": "x"}), 422, "after", "number")
     refused(api.client.get(f"{JOBS}/{job}/checkpoints", params={"after": "x"}), 404, "after", "'x'")
-    refused(api.client.get(f"{JOBS}/{job}/events", params={"after": "x"}), 400, "after", "ftevent-")
+    refused(api.client.get(f"{JOBS}/{job}/events", params={"after": "x"}), 422, "after", "ftevent-")
 
 
 def test_on_s3_a_download_is_a_signed_address(settings: Settings, tmp_path: Path) -> None:

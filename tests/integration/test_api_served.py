@@ -59,7 +59,7 @@ def test_openais_client_works_unchanged(settings: Settings, tmp_path: Path) -> N
         assert client.models.retrieve("resnet18").owned_by == "torchvision"
         assert client.files.delete(file.id).deleted
 
-        with pytest.raises(openai.BadRequestError) as refusal:
+        with pytest.raises(openai.UnprocessableEntityError) as refusal:
             client.fine_tuning.jobs.create(model="resnet19", training_file=file.id)
         assert refusal.value.param == "training_file"
         with pytest.raises(openai.NotFoundError):

@@ -67,8 +67,8 @@ def test_what_is_no_route_comes_in_the_envelope_too(api: ApiHouse) -> None:
     answer = api.client.put("/v1/files")
     refused(answer, 405, None, "Allow")
     assert "POST" in answer.headers["Allow"] or "GET" in answer.headers["Allow"]
-    refused(api.client.get("/v1/files", params={"limt": 3}), 400, "limt", "limit")
-    refused(api.client.get("/v1/files", params={"limit": 0}), 400, "limit", "greater than or equal to 1")
+    refused(api.client.get("/v1/files", params={"limt": 3}), 422, "limt", "limit")
+    refused(api.client.get("/v1/files", params={"limit": 0}), 422, "limit", "greater than or equal to 1")
     refused(api.client.get("/v1/files", params={"after": "file-\0"}), 404, None, "file")
     refused(api.client.get(f"{JOBS}/%00"), 404, None)
     refused(api.client.get("/v1/usage"), 501, None, "not supported yet")

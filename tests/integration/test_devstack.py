@@ -97,6 +97,10 @@ def shell(name: str, script: str, folder: Path, **options: object) -> Part:
     )
 
 
+def append_only_file(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.rglob("*.aof"))
+
+
 def mode_of(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
@@ -131,6 +135,8 @@ def test_servers_end_with_a_killed_parent_and_go_on_from_what_was_committed(tmp_
             client.lpush("letters", "one")
             busy.execute("SELECT n FROM t")
             assert processes_about(tmp_path)
+            # Redis puts off a write for up to 2 s while its file is being synced.
+            wait_for(lambda: b"letters" in append_only_file(tmp_path), "Redis has written what it took")
             owner.kill()
             owner.wait()
             wait_for(lambda: not processes_about(tmp_path), "the servers end with their parent")

@@ -75,7 +75,7 @@ def write_json(outcomes: Iterable[Outcome], path: Path) -> None:
 def print_tables(outcomes: Iterable[Outcome], console: Console) -> None:
     """The figures, then why DDP was told what it was told and where the artifacts lie."""
     outcomes = list(outcomes)
-    caption = "Held-out: the best epoch, on scans that no job was trained on."
+    caption = "Held-out: the last epoch, on scans that no job was trained on and that picked nothing."
     figures = Table(
         box=SIMPLE_HEAD, caption=caption, caption_justify="left", pad_edge=False, padding=(0, 1, 0, 0)
     )

@@ -227,7 +227,7 @@ class RanksProof(Shape):
 
 
 class Evaluation(Shape):
-    """The final model on the validation samples."""
+    """The model that is kept, on the validation samples."""
 
     loss: float
     accuracy: float
@@ -269,7 +269,10 @@ class TrainingResult(Shape):
     epochs: list[dict[str, Any]] = Field(
         description="loss and accuracy of each epoch, training and validation"
     )
-    best_epoch: int
+    best_epoch: int = Field(
+        description="the one with the lowest validation loss; without validation data the last one"
+    )
+    kept_epoch: int = Field(description="the one whose model is saved and evaluated: best_epoch, or the last")
     stopped_early: bool
     evaluation: Evaluation | None
     seconds: dict[str, float] = Field(description="of each phase of the run")

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from shared.domain.freeze import FreezeSpec, parse_freeze
 
 Auto = Literal["auto"]
+Keep = Literal["best", "last"]
 ImageSide = Annotated[int, Field(ge=8, le=2048)]
 
 
@@ -47,6 +48,11 @@ class Hyperparameters(Strict):
     )
     early_stopping_patience: int | None = Field(
         None, ge=1, le=10_000, description="epochs without a better validation loss before the job ends"
+    )
+    keep: Keep = Field(
+        "best",
+        description="which epoch's model: best has the lowest validation loss; with last, validation data "
+        "picks nothing, so that the accuracy on it is one on unseen pictures",
     )
 
     @model_validator(mode="after")
@@ -163,14 +169,26 @@ class ResolvedHyperparameters(Strict):
     label_smoothing: float
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     early_stopping_patience: int | None
+    keep: Keep = "best"
 
 
-def resolve_hyperparameters(asked: Hyperparameters, world_size: int) -> ResolvedHyperparameters:
-    """Decide every "auto": 3 epochs, 32 samples a rank, 0.001 for adamw and 0.01 for sgd.
+def resolve_hyperparameters(
+    asked: Hyperparameters, world_size: int, n_training: int | None = None
+) -> ResolvedHyperparameters:
+    """Decide every "auto": 3 epochs, 32 samples a rank or as many as there are, 0.001 for adamw, 0.01 for sgd.
 
-    Raises ValueError where the ranks do not divide the batch.
+    `n_training` is the number of training samples, where it is known. Raises ValueError where the ranks do not
+    divide the batch, and where the samples do not fill it.
     """
-    batch = 32 * world_size if asked.batch_size == "auto" else asked.batch_size
+    if n_training is not None and n_training < world_size:
+        raise ValueError(f"{n_training} training samples cannot be shared out over {world_size} ranks")
+    most = (n_training or 32 * world_size) // world_size
+    batch = min(32, most) * world_size if asked.batch_size == "auto" else asked.batch_size
+    if n_training is not None and batch > n_training:
+        raise ValueError(
+            f"batch_size {batch} is more than the {n_training} training samples; "
+            f'at most {most * world_size} would fit, and "auto" takes what fits'
+        )
     if batch % world_size:
         nearest = max(1, round(batch / world_size)) * world_size
         raise ValueError(

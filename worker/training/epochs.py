@@ -1,9 +1,10 @@
-"""Epoch after epoch: train, evaluate, keep the best, write checkpoints, stop when asked or no better."""
+"""Epoch after epoch: train, evaluate, keep a model, write checkpoints, stop when asked or no better."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from worker.training.proofs import prove_ranks_equal
 from worker.training.results import write_metrics
 from worker.training.resuming import CheckpointWriter, TakenUp, put_back_optimizer, set_generators, take_up
 from worker.training.run import Run
-from worker.training.state import Best, RunState, moving_tensors
+from worker.training.state import Kept, RunState, moving_tensors
 from worker.training.stepping import Stepper
 from worker.training.stop import Agreement, Boundary, Sums, stop_file_in
 
@@ -75,9 +76,11 @@ class Epochs:
 
     @property
     def stopped_early(self) -> bool:
-        """Whether validation has not improved for as many epochs as the person allows."""
-        patience = self._run.spec.hyperparameters.early_stopping_patience
-        return patience is not None and self.state.epochs_since_best() >= patience
+        """Whether epochs were left out, as validation had not improved for as long as the person allows."""
+        settings = self._run.spec.hyperparameters
+        patience = settings.early_stopping_patience
+        has_left = self.state.epoch < settings.n_epochs
+        return has_left and patience is not None and self.state.epochs_since_best() >= patience
 
     def prove_ranks_equal(self) -> RanksProof:
         """After the last step: parameters are the same everywhere, and buffers become rank 0's."""
@@ -130,15 +133,14 @@ class Epochs:
     def _finish_epoch(self) -> None:
         state = self.state
         evaluation = self._evaluate()
-        is_best = evaluation is not None and (
-            state.best is None or evaluation.loss < state.best.evaluation.loss
-        )
-        self._record(evaluation, is_best=is_best)
+        state.history.append(self._account(evaluation))
+        is_best = state.best_epoch == state.epoch
+        self._tell(evaluation, is_best=is_best)
         state.epoch += 1
         state.step_in_epoch = 0
         state.partial = Sums()
-        if evaluation is not None and is_best:
-            self._keep_as_best(evaluation)
+        if evaluation is not None and (is_best or self._keeps_last):
+            self._keep(evaluation)
         self._write_checkpoint(is_best=is_best)
 
     def _evaluate(self) -> Evaluation | None:
@@ -153,10 +155,15 @@ class Epochs:
         self._stepper.back_to_training()
         return evaluation
 
-    def _keep_as_best(self, evaluation: Evaluation) -> None:
+    @property
+    def _keeps_last(self) -> bool:
+        return self._run.spec.hyperparameters.keep == "last"
+
+    def _keep(self, evaluation: Evaluation) -> None:
         run, state = self._run, self.state
-        moving = moving_tensors(run.model, run.frozen.names) if run.ranks.is_first else None
-        state.best = Best(state.epoch - 1, state.step, evaluation, moving)
+        needs_copy = run.ranks.is_first and not self._keeps_last
+        moving = moving_tensors(run.model, run.frozen.names) if needs_copy else None
+        state.kept = Kept(state.epoch - 1, state.step, evaluation, moving)
 
     def _begin_phase_if_new(self) -> None:
         run = self._run
@@ -179,8 +186,9 @@ class Epochs:
 
     # -- telling
 
-    def _record(self, evaluation: Evaluation | None, *, is_best: bool) -> None:
-        run, state = self._run, self.state
+    def _account(self, evaluation: Evaluation | None) -> dict[str, Any]:
+        """The epoch's entry in the history."""
+        state = self.state
         entry = {
             "epoch": state.epoch,
             "step": state.step,
@@ -188,12 +196,16 @@ class Epochs:
             "train_accuracy": state.partial.accuracy,
             "learning_rate": self._stepper.learning_rate,
         }
-        said = f"loss {entry['train_loss']:.4f}  accuracy {entry['train_accuracy']:.4f}"
         if evaluation is not None:
             entry |= {"validation_loss": evaluation.loss, "validation_accuracy": evaluation.accuracy}
+        return entry
+
+    def _tell(self, evaluation: Evaluation | None, *, is_best: bool) -> None:
+        run, state = self._run, self.state
+        said = f"loss {state.partial.mean_loss:.4f}  accuracy {state.partial.accuracy:.4f}"
+        if evaluation is not None:
             said += f"  validation loss {evaluation.loss:.4f}  accuracy {evaluation.accuracy:.4f}"
             self._write_validation_line(evaluation, is_best=is_best)
-        state.history.append(entry)
         if run.ranks.is_first:
             write_metrics(run.out, state.history)
         n_epochs = run.spec.hyperparameters.n_epochs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from shared.domain.freeze import FreezePlan, PlanPhase
 from shared.domain.module_tree import join
@@ -41,6 +41,11 @@ def buffer_names(model: nn.Module, paths: set[str]) -> list[str]:
         (path, module.named_buffers(recurse=False)) for path, module in model.named_modules() if path in paths
     )
     return [join(path, name) for path, buffers in held for name, _ in buffers]
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer by name; a buffer that several modules hold by each of its names."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers(remove_duplicate=False))}
 
 
 def moving_buffers(model: nn.Module, phase: PlanPhase) -> list[str]:

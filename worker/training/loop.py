@@ -1,7 +1,7 @@
 """A run from top to bottom: build, freeze, preflight, probe, wrap, train, save.
 
-The model that is saved is that of the best epoch (lowest validation loss) where there is validation data,
-else that of the last epoch.
+The model that is saved is that of the best epoch (lowest validation loss) where there is validation data and
+`keep` does not ask for the last one, else that of the last epoch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from worker.training.proofs import prove_frozen
 from worker.training.ranks import Ranks
 from worker.training.results import decisions, spec_in_result, versions, write_model
 from worker.training.run import Run, load_run
-from worker.training.state import RunState, put_back
+from worker.training.state import put_back
 
 
 def train(spec: TrainerSpec, out: Path, ranks: Ranks) -> None:
@@ -73,8 +73,8 @@ def _save(run: Run, epochs: Epochs, ranks_proof: RanksProof) -> None:
     if not run.ranks.is_first:
         return
     state = epochs.state
-    if state.best is not None and state.best.moving is not None:
-        put_back(run.model, state.best.moving)
+    if state.kept is not None and state.kept.moving is not None:
+        put_back(run.model, state.kept.moving)
     proof = prove_frozen(run.model, run.frozen, run.frozen_before)
     write_model(run.out, run.model, run.spec, run.frozen.names)
     run.progress.count_time()
@@ -92,9 +92,10 @@ def _save(run: Run, epochs: Epochs, ranks_proof: RanksProof) -> None:
         n_validation_samples=run.data.n_validation,
         skipped_images=run.data.skipped,
         epochs=state.history,
-        best_epoch=_best_epoch(state),
+        best_epoch=state.kept_epoch if state.best_epoch is None else state.best_epoch,
+        kept_epoch=state.kept_epoch,
         stopped_early=epochs.stopped_early,
-        evaluation=state.best.evaluation if state.best else None,
+        evaluation=state.kept.evaluation if state.kept else None,
         seconds={phase: round(seconds, 3) for phase, seconds in run.progress.seconds.items()},
         versions=versions(),
         decisions=decisions(run, state),
@@ -102,7 +103,3 @@ def _save(run: Run, epochs: Epochs, ranks_proof: RanksProof) -> None:
     write_json(run.out / RESULT_FILE, result)
     write_json(run.out / OUTCOME_FILE, OutcomeReport(outcome=Outcome.SUCCEEDED))
     run.progress.say(f"done: the frozen part is bit-identical ({proof.before[:12]}), the results are written")
-
-
-def _best_epoch(state: RunState) -> int:
-    return state.best.epoch if state.best else state.epoch - 1

@@ -23,6 +23,7 @@ from shared.domain.events import (
     TrainerSpec,
 )
 from shared.domain.module_tree import is_below
+from shared.domain.spec import Keep
 from worker.training.files import write_json, write_whole
 from worker.training.freezing import moving_buffers
 from worker.training.run import Run
@@ -97,14 +98,21 @@ def spec_in_result(spec: TrainerSpec) -> dict[str, Any]:
 
 def decisions(run: Run, state: RunState) -> dict[str, str]:
     """What was left to Thaw, and why it chose so."""
-    order, epoch = run.data.order, state.best.epoch if state.best else state.epoch - 1
-    kept = "the lowest validation loss" if state.best else "the last one, as there is no validation data"
+    order, epoch = run.data.order, state.kept_epoch
     left_out = len(order.indices) - order.samples_per_epoch
     moves = bool(moving_buffers(run.model, run.phase_at(epoch)))
     return {
         "precision": run.precision.reason,
-        "model": f"epoch {epoch}, counted from 0: {kept}",
+        "model": f"epoch {epoch}, counted from 0: {_why_kept(state, run.spec.hyperparameters.keep)}",
         "pictures": "decoded once, kept in memory" if run.data.is_cached else "decoded anew for each epoch",
         "last_batch": f"{order.last_batch} samples; {left_out} are left out of each epoch, others every time",
         "buffers": "rank 0's lead at each step" if moves else "none moves, so the ranks exchange none",
     }
+
+
+def _why_kept(state: RunState, keep: Keep) -> str:
+    if state.best_epoch is None:
+        return "the last one, as there is no validation data"
+    if keep == "last":
+        return f"the last one, as asked for; epoch {state.best_epoch} had the lowest validation loss"
+    return "the lowest validation loss"

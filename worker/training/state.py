@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from shared.domain.events import Evaluation
 from worker.training.checkpoints import Checkpoint, read_checkpoint
 from worker.training.errors import TrainingFailed
+from worker.training.freezing import named_tensors
 from worker.training.ranks import Ranks
 from worker.training.stop import Sums
 
@@ -20,13 +21,16 @@ Moving = dict[str, Tensor]
 
 
 @dataclass
-class Best:
-    """The epoch with the lowest validation loss so far. Only rank 0 keeps its tensors."""
+class Kept:
+    """The epoch whose model is to be saved, as far as is known, and how good it is.
+
+    Only rank 0 has its tensors, and only where they may come to differ from the model's own.
+    """
 
     epoch: int
     step: int
     evaluation: Evaluation
-    moving: Moving | None
+    moving: Mapping[str, Tensor] | None
 
 
 @dataclass
@@ -38,11 +42,24 @@ class RunState:
     step: int = 0
     partial: Sums = field(default_factory=Sums)
     history: list[dict[str, Any]] = field(default_factory=list)
-    best: Best | None = None
+    kept: Kept | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch with the lowest validation loss so far, the first of equals; None without validation."""
+        losses = {
+            entry["epoch"]: entry["validation_loss"] for entry in self.history if "validation_loss" in entry
+        }
+        return min(losses, key=losses.__getitem__, default=None)
+
+    @property
+    def kept_epoch(self) -> int:
+        """The epoch whose model is saved: the last one where there is no validation data."""
+        return self.kept.epoch if self.kept else max(0, self.epoch - 1)
+
     def epochs_since_best(self) -> int:
-        return self.epoch - 1 - self.best.epoch if self.best else 0
+        return 0 if self.best_epoch is None else self.epoch - 1 - self.best_epoch
 
 
 @dataclass(frozen=True)
@@ -57,7 +74,7 @@ class Identity:
 
 def moving_tensors(model: nn.Module, frozen: frozenset[str]) -> Moving:
     """Copies, on the CPU, of every parameter and buffer that is not in the frozen part."""
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    tensors = named_tensors(model)
     return {
         name: tensor.detach().to("cpu", copy=True).contiguous()
         for name, tensor in tensors.items()
@@ -67,7 +84,7 @@ def moving_tensors(model: nn.Module, frozen: frozenset[str]) -> Moving:
 
 def put_back(model: nn.Module, moving: Mapping[str, Tensor]) -> None:
     """Copies saved tensors into the model. Raises TrainingFailed where they are not this model's."""
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    tensors = named_tensors(model)
     with torch.no_grad():
         for name, saved in moving.items():
             if name not in tensors or tensors[name].shape != saved.shape:
@@ -85,19 +102,19 @@ def to_checkpoint(
     generators: Mapping[str, Tensor],
 ) -> Checkpoint:
     """`optimizer` holds the states of optimizer and scaler, and the epoch since which they are in use."""
-    best = state.best
+    kept = state.kept
     plain = {
         "identity": asdict(identity),
         "position": {"epoch": state.epoch, "step_in_epoch": state.step_in_epoch, "step": state.step},
         "partial": asdict(state.partial),
         "history": state.history,
-        "best": best and {"epoch": best.epoch, "step": best.step, "evaluation": best.evaluation.model_dump()},
+        "kept": kept and {"epoch": kept.epoch, "step": kept.step, "evaluation": kept.evaluation.model_dump()},
         "seconds": state.seconds,
         "optimizer": dict(optimizer),
         "generators": dict(generators),
     }
-    is_same = best is None or best.step == state.step
-    return Checkpoint(moving=moving, best=None if is_same or best is None else best.moving, state=plain)
+    is_same = kept is None or kept.step == state.step
+    return Checkpoint(moving=moving, best=None if is_same or kept is None else kept.moving, state=plain)
 
 
 def from_checkpoint(folder: Path, identity: Identity, ranks: Ranks) -> tuple[RunState, Checkpoint]:
@@ -105,23 +122,27 @@ def from_checkpoint(folder: Path, identity: Identity, ranks: Ranks) -> tuple[Run
     checkpoint = read_checkpoint(folder)
     saved = checkpoint.state
     _check_identity(saved["identity"], identity)
-    best = None
-    if saved["best"] is not None:
-        tensors = checkpoint.best or checkpoint.moving
-        best = Best(
-            epoch=saved["best"]["epoch"],
-            step=saved["best"]["step"],
-            evaluation=Evaluation.model_validate(saved["best"]["evaluation"]),
-            moving=dict(tensors) if ranks.is_first else None,
-        )
     state = RunState(
         **saved["position"],
         partial=Sums(**saved["partial"]),
         history=saved["history"],
-        best=best,
+        kept=_read_kept(checkpoint) if saved["kept"] is not None else None,
         seconds=saved["seconds"],
     )
+    if state.kept is not None and not ranks.is_first:
+        state.kept.moving = None
     return state, checkpoint
+
+
+def _read_kept(checkpoint: Checkpoint) -> Kept:
+    saved = checkpoint.state["kept"]
+    is_same = saved["step"] == checkpoint.state["position"]["step"]
+    return Kept(
+        epoch=saved["epoch"],
+        step=saved["step"],
+        evaluation=Evaluation.model_validate(saved["evaluation"]),
+        moving=checkpoint.moving if is_same else checkpoint.best,
+    )
 
 
 def _check_identity(saved: Mapping[str, Any], identity: Identity) -> None:

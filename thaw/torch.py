@@ -128,7 +128,8 @@ def _with_outputs(layer: nn.Module, outputs: int) -> nn.Module:
         return nn.Linear(layer.in_features, outputs, bias=layer.bias is not None)
     if isinstance(layer, nn.Conv2d) and layer.out_channels != outputs:
         geometry = {
-            name: getattr(layer, name) for name in ("kernel_size", "stride", "padding", "dilation", "groups")
+            name: getattr(layer, name)
+            for name in ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
         }
         return nn.Conv2d(layer.in_channels, outputs, bias=layer.bias is not None, **geometry)
     return layer

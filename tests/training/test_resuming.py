@@ -17,6 +17,11 @@ from trainer_runs import MakeSpec, Ran, RunHere, new_spec, run_in_process, start
 
 from shared.domain.events import StopRequest, TrainerSpec
 from shared.domain.job import StopReason
+from worker.training.models import build
+from worker.training.precision import Precision
+from worker.training.ranks import Ranks
+from worker.training.resuming import TakenUp, put_back_optimizer
+from worker.training.stepping import Stepper
 
 # Batch normalisation, dropout, momentum, mirrored pictures: all of it has to go on where it was.
 MODEL = "mobilenet_v3_small"
@@ -221,3 +226,27 @@ def test_a_run_longer_than_it_may_be_fails(make_spec: MakeSpec, run_here: RunHer
     ran = run_here(make_spec(hyperparameters={"n_epochs": 500}, max_duration_s=0.2))
 
     assert ran.error["code"] == "time_limit"
+
+
+def test_a_run_may_go_on_in_fp16_on_a_gpu_that_has_no_bf16(make_spec: MakeSpec) -> None:
+    """The GPU before it needed no gradient scaler, so the checkpoint holds no scale."""
+    spec = make_spec()
+    model, phase, settings = (
+        build("custom_network", "registered"),
+        spec.freeze_plan.phases[0],
+        spec.hyperparameters,
+    )
+    ranks = Ranks(0, 1, 0, 1, torch.device("cpu"))
+    before = Stepper(model, phase, settings, Precision(torch.bfloat16, "", "cpu"), ranks)
+    after = Stepper(model, phase, settings, Precision(torch.float16, "", "cpu"), ranks)
+    saved = {
+        "from_epoch": 0,
+        "optimizer": before.optimizer.state_dict(),
+        "scaler": before.scaler.state_dict(),
+    }
+    fresh = after.scaler.get_scale()
+
+    put_back_optimizer(after, TakenUp(saved, {}))
+
+    assert after.scaler.is_enabled()
+    assert after.scaler.get_scale() == fresh

@@ -65,6 +65,8 @@ class Batches:
             self._data,
             batch_sampler=self._asked,
             num_workers=self.n_workers,
+            # Children of this very process, to end with it; from Python 3.14 on that is not the default.
+            multiprocessing_context="fork",
             collate_fn=_as_it_is,
             pin_memory=self._pins,
             persistent_workers=True,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from shared.domain.events import FrozenProof, RanksProof
 from worker.training.errors import TrainingFailed
-from worker.training.freezing import FrozenPart
+from worker.training.freezing import FrozenPart, named_tensors
 from worker.training.ranks import Ranks
 
 Digests = Mapping[str, bytes]
@@ -26,7 +26,7 @@ def digest(tensor: Tensor) -> bytes:
 
 def digests(model: nn.Module, names: Iterable[str]) -> Digests:
     """The digest of each named parameter or buffer of `model`."""
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    tensors = named_tensors(model)
     return {name: digest(tensors[name]) for name in sorted(names)}
 
 

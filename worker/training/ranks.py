@@ -66,7 +66,10 @@ class Ranks:
 
 @contextmanager
 def joined_ranks(device: Literal["cpu", "cuda"], world_size: int) -> Iterator[Ranks]:
-    """Joins the ranks that torch elastic started; without its variables this process is the only one."""
+    """Joins the ranks that torch elastic started; without its variables this process is the only one.
+
+    A rank that fails ends without a farewell: torch elastic then ends its peers.
+    """
     ranks = _from_environment(device, world_size)
     if device == "cuda":
         torch.cuda.set_device(ranks.local_rank)
@@ -74,10 +77,9 @@ def joined_ranks(device: Literal["cpu", "cuda"], world_size: int) -> Iterator[Ra
         yield ranks
         return
     dist.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl", timeout=COLLECTIVE_TIMEOUT)
-    try:
-        yield ranks
-    finally:
-        dist.destroy_process_group()
+    yield ranks
+    # Not after an error: NCCL's end is collective, and would wait for peers that wait for this rank.
+    dist.destroy_process_group()
 
 
 def _from_environment(device: Literal["cpu", "cuda"], world_size: int) -> Ranks:

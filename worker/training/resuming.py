@@ -52,7 +52,9 @@ def put_back_optimizer(stepper: Stepper, taken_up: TakenUp) -> None:
     saved = taken_up.optimizer
     if saved["from_epoch"] == stepper.phase.from_epoch:
         stepper.optimizer.load_state_dict(saved["optimizer"])
-        stepper.scaler.load_state_dict(saved["scaler"])
+        # Empty where the GPU so far needed none; one that computes in fp16 starts with its own scale.
+        if saved["scaler"]:
+            stepper.scaler.load_state_dict(saved["scaler"])
 
 
 def set_generators(run: Run, taken_up: TakenUp | None) -> None:

@@ -46,6 +46,7 @@ from worker.passing_on import PassingOn
 from worker.patience import patiently
 from worker.persist import until_answered
 from worker.progress_tail import ProgressTail
+from worker.run_files import read_plain
 from worker.run_folder import write_whole
 from worker.trainer import launched
 from worker.uploads import RESULT_FILES, UploadsBeside, upload_results
@@ -197,7 +198,7 @@ class Attempt:
             uploads.finish()
             if report.outcome is Outcome.SUCCEEDED:
                 return End(report, self._result(), self._upload(*RESULT_FILES, LOG_FILE))
-            logged = (self._folder / LOG_FILE).exists()
+            logged = os.path.lexists(self._folder / LOG_FILE)
             return End(report, artifacts=self._upload(LOG_FILE) if logged else [])
         except StoreUnavailable as away:
             if report.outcome is Outcome.SUCCEEDED:
@@ -208,7 +209,7 @@ class Attempt:
 
     def _result(self) -> dict[str, Any]:
         # JSON has no NaN, and Postgres takes none.
-        text = (self._folder / RESULT_FILE).read_bytes()
+        text = read_plain(self._folder, RESULT_FILE)
         result: dict[str, Any] = json.loads(text, parse_constant=lambda _: None)
         return result
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,8 +15,8 @@ class CappedLog:
     def __init__(self, path: Path, cap: int) -> None:
         self._path = path
         self._cap = cap
-        self._file = path.open("ab", buffering=0)
-        self._size = path.stat().st_size
+        self._file = _open(path)
+        self._size = os.fstat(self._file.fileno()).st_size
 
     def __enter__(self) -> Self:
         return self
@@ -37,20 +38,19 @@ class CappedLog:
 
     def _drop_the_beginning(self) -> None:
         notice = f"[launcher] earlier lines were dropped: this log is capped at {self._cap} bytes\n".encode()
-        _, _, kept = end_of(self._path, self._cap // 2).partition(b"\n")
+        half = self._cap // 2
+        _, _, kept = os.pread(self._file.fileno(), half, self._size - half).partition(b"\n")
         aside = self._path.with_name(f".{self._path.name}.partial")
-        aside.write_bytes(notice + kept)
+        aside.unlink(missing_ok=True)
+        file = _open(aside, os.O_EXCL)
+        file.write(notice + kept)
         os.replace(aside, self._path)
         self._file.close()
-        self._file = self._path.open("ab", buffering=0)
+        self._file = file
         self._size = len(notice) + len(kept)
 
 
-def end_of(path: Path, most: int) -> bytes:
-    """The last `most` bytes of a file; empty where there is none."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - most))
-            return file.read()
-    except FileNotFoundError:
-        return b""
+def _open(path: Path, more: int = 0) -> FileIO:
+    """To append. The trainer owns the folder: a name is opened once, and never when it has become a link."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | more
+    return FileIO(os.open(path, flags, 0o644), "a+b")

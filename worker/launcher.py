@@ -27,6 +27,7 @@ from worker.hold import HoldRule, Order
 from worker.launch import LAUNCH_FILE, TRAINER_MODULE, LaunchPlan, agent_command, agent_environment
 from worker.outcome import FENCED, lost, settle
 from worker.processes import become_subreaper, bind_to_parent, kill_all, stop_all, wake_all
+from worker.run_files import read_plain
 from worker.slots import hold_shared
 
 _TICK_S = 0.1
@@ -145,7 +146,7 @@ class Launcher:
             self._log.append(data)
 
     def _obey_heartbeat(self) -> Order:
-        sent = Heartbeat.model_validate_json((self._run / HEARTBEAT_FILE).read_bytes()).boottime_s
+        sent = Heartbeat.model_validate_json(read_plain(self._run, HEARTBEAT_FILE)).boottime_s
         order = self._rule.decide(time.clock_gettime(time.CLOCK_BOOTTIME), sent)
         if order is Order.HOLD and not self._held:
             self._log.say("held: the lease is not confirmed, as when the database cannot be reached")
@@ -166,7 +167,7 @@ class Launcher:
 
     def _stop_request(self) -> StopRequest | None:
         try:
-            return StopRequest.model_validate_json((self._run / STOP_FILE).read_bytes())
+            return StopRequest.model_validate_json(read_plain(self._run, STOP_FILE))
         except FileNotFoundError:
             return None
 

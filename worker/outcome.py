@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from shared.domain.events import LOG_FILE, OUTCOME_FILE, ErrorReport, OutcomeReport
 from shared.domain.job import Outcome
-from worker.capped_log import end_of
+from worker.run_files import NotAPlainFile, end_of, read_plain
 from worker.run_folder import write_whole
 
 PEER_LOST = "peer_lost"
@@ -31,8 +31,8 @@ def settle(run: Path, fallback: OutcomeReport) -> OutcomeReport:
 def read_outcome(run: Path) -> OutcomeReport | None:
     """outcome.json; None where there is none, or none that can be read."""
     try:
-        return OutcomeReport.model_validate_json((run / OUTCOME_FILE).read_bytes())
-    except (FileNotFoundError, ValidationError):
+        return OutcomeReport.model_validate_json(read_plain(run, OUTCOME_FILE))
+    except (FileNotFoundError, NotAPlainFile, ValidationError):
         return None
 
 
@@ -47,7 +47,7 @@ def from_errors(run: Path) -> OutcomeReport | None:
 
 def lost(message: str, *, code: str = WORKER_LOST, run: Path | None = None) -> OutcomeReport:
     """The attempt is to be tried again. With `run`, the end of its log goes with the message."""
-    log = "" if run is None else end_of(run / LOG_FILE, _LOG_END_BYTES).decode(errors="replace")
+    log = "" if run is None else end_of(run, LOG_FILE, _LOG_END_BYTES).decode(errors="replace")
     error = ErrorReport(code=code, message=message, traceback=log or None, time=time.time())
     return OutcomeReport(outcome=Outcome.LOST, error=error)
 
@@ -56,7 +56,7 @@ def _error_reports(run: Path) -> list[ErrorReport]:
     reports = []
     for path in run.glob("error-rank*.json"):
         try:
-            reports.append(ErrorReport.model_validate_json(path.read_bytes()))
-        except ValidationError:
+            reports.append(ErrorReport.model_validate_json(read_plain(run, path.name)))
+        except (FileNotFoundError, NotAPlainFile, ValidationError):
             continue  # a rank that was killed while it wrote: the others' say, or the fallback, holds
     return reports

@@ -42,7 +42,10 @@ class PassingOn:
         self._due = 0.0
 
     def look(self) -> None:
-        """Take up what is new, and write about once a second what is not written yet. Raises LeaseLost."""
+        """Take up what is new, and write about once a second what is not written yet.
+
+        Raises LeaseLost, and what has ended the uploads.
+        """
         self._take_up()
         if not self._unwritten or time.monotonic() < self._due:
             return
@@ -62,6 +65,7 @@ class PassingOn:
             self._written(until_answered(self._engine, self._write, self._lease.check_held))
 
     def _take_up(self) -> None:
+        self._uploads.check()
         for line in self._tail.new_lines():
             if isinstance(line, CheckpointLine):
                 self._uploads.add(line)

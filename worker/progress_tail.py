@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from shared.domain.events import PROGRESS_FILE, PROGRESS_LINE, ProgressLine
+from worker.run_files import open_plain
 
 _MOST_BYTES = 4 * 1024 * 1024
 
@@ -19,14 +20,14 @@ class ProgressTail:
     """Gives each whole line once."""
 
     def __init__(self, run: Path) -> None:
-        self._path = run / PROGRESS_FILE
+        self._run = run
         self._offset = 0
         self._begun = b""
 
     def new_lines(self) -> list[ProgressLine]:
-        """The lines since the last call. Raises BadProgress."""
+        """The lines since the last call. Raises BadProgress, and NotAPlainFile for a link."""
         try:
-            with self._path.open("rb") as file:
+            with open_plain(self._run, PROGRESS_FILE) as file:
                 file.seek(self._offset)
                 data = file.read(_MOST_BYTES)
         except FileNotFoundError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import re
 import threading
@@ -14,39 +15,46 @@ from typing import Self
 
 import structlog
 
-from shared.artifacts import ArtifactStore
+from shared.artifacts import ArtifactStore, StoredObject, StoreUnavailable
 from shared.artifacts.keys import artifact_key, checkpoint_prefix
 from shared.db.leases import Claim, StoredArtifact
 from shared.domain.events import LOG_FILE, MANIFEST_FILE, RESULT_FILE, CheckpointLine, CheckpointManifest
 from worker.interruption import Interrupted
-from worker.patience import patiently
+from worker.patience import PATIENCE_S, patiently
+from worker.run_files import NotAPlainFile, open_plain, read_plain
 
 RESULT_FILES = ("model.safetensors", "model.json", "trainable.safetensors", RESULT_FILE, "metrics.jsonl")
 _LOG_EVERY_S = 10.0
+_CHUNK_BYTES = 1024 * 1024
 _LOOK_AGAIN_S = 0.2
 _CHECKPOINT_FOLDER = re.compile(r"checkpoints/[A-Za-z0-9_-]+\Z")
 
 Record = Callable[[CheckpointManifest, str], None]
 
 
-class NotAPlainFile(Exception):
-    """A trainer left a link or nothing where a file must be."""
-
-
 class UploadsBeside:
     """A thread that uploads checkpoints in their order, and logs.txt when it grew.
 
     `record` is called with each checkpoint that stands in the store. `give_up` is called before each try.
+    What the store did not take within `patience_s` is left out: it may take the next again.
     """
 
     def __init__(
-        self, store: ArtifactStore, claim: Claim, run: Path, record: Record, give_up: Callable[[], None]
+        self,
+        store: ArtifactStore,
+        claim: Claim,
+        run: Path,
+        record: Record,
+        give_up: Callable[[], None],
+        *,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self._store = store
         self._claim = claim
         self._run = run
         self._record = record
         self._give_up = give_up
+        self._patience_s = patience_s
         self._waiting: queue.SimpleQueue[CheckpointLine] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._failure: Exception | None = None
@@ -82,19 +90,25 @@ class UploadsBeside:
     def _work(self) -> None:
         try:
             while not (self._closing.is_set() and self._waiting.empty()):
-                self._upload_next()
-                self._upload_log_when_due()
+                self._unless_away(self._upload_next)
+                self._unless_away(self._upload_log_when_due)
         except Interrupted:
             return  # the thread that runs the attempt sees the same by itself
         except Exception as error:
             self._failure = error
+
+    def _unless_away(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except StoreUnavailable as away:
+            structlog.get_logger(__name__).warning("not_stored", error=away.message)
 
     def _upload_next(self) -> None:
         try:
             line = self._waiting.get(timeout=_LOOK_AGAIN_S)
         except queue.Empty:
             return
-        folder, prefix = self._run / _checked_folder(line.folder), self._prefix(line.step)
+        folder, prefix = _checked_folder(line.folder), self._prefix(line.step)
         try:
             manifest = self._upload_checkpoint(folder, prefix)
         except FileNotFoundError:
@@ -103,26 +117,25 @@ class UploadsBeside:
             return
         self._record(manifest, prefix)
 
-    def _upload_checkpoint(self, folder: Path, prefix: str) -> CheckpointManifest:
-        manifest_file = plain_file(folder / MANIFEST_FILE)
-        manifest = CheckpointManifest.model_validate_json(manifest_file.read_bytes())
+    def _upload_checkpoint(self, folder: str, prefix: str) -> CheckpointManifest:
+        manifest = CheckpointManifest.model_validate_json(read_plain(self._run, f"{folder}/{MANIFEST_FILE}"))
         for entry in manifest.files:
-            self._put(f"{prefix}/{entry.name}", plain_file(folder / entry.name))
-        self._put(f"{prefix}/{MANIFEST_FILE}", manifest_file)
+            self._put(f"{prefix}/{entry.name}", f"{folder}/{entry.name}")
+        self._put(f"{prefix}/{MANIFEST_FILE}", f"{folder}/{MANIFEST_FILE}")
         return manifest
 
     def _upload_log_when_due(self) -> None:
         log = self._run / LOG_FILE
-        if time.monotonic() < self._log_due or not log.exists():
+        if time.monotonic() < self._log_due or not os.path.lexists(log):
             return
         self._log_due = time.monotonic() + _LOG_EVERY_S
-        size = log.stat().st_size
+        size = log.lstat().st_size
         if size != self._log_size:
-            self._put(artifact_key(*_place(self._claim), LOG_FILE), plain_file(log))
+            self._put(artifact_key(*_place(self._claim), LOG_FILE), LOG_FILE)
             self._log_size = size
 
-    def _put(self, key: str, path: Path) -> None:
-        patiently(lambda: self._store.put_file(key, path), self._give_up)
+    def _put(self, key: str, name: str) -> None:
+        patiently(partial(_put, self._store, key, self._run, name), self._give_up, self._patience_s)
 
     def _prefix(self, step: int) -> str:
         return checkpoint_prefix(*_place(self._claim), step)
@@ -134,23 +147,18 @@ def upload_results(
     """Upload these files of the run as artifacts of the attempt. Raises NotAPlainFile for a missing one."""
     stored = []
     for name in names:
-        key, path = artifact_key(*_place(claim), name), _must_exist(run / name)
-        done = patiently(partial(store.put_file, key, path), give_up)
+        key = artifact_key(*_place(claim), name)
+        try:
+            done = patiently(partial(_put, store, key, run, name), give_up)
+        except FileNotFoundError as gone:
+            raise NotAPlainFile(f"the run left no {name}") from gone
         stored.append(StoredArtifact(name=name, storage_key=key, bytes=done.size, sha256=done.sha256))
     return stored
 
 
-def plain_file(path: Path) -> Path:
-    """The path itself. Raises NotAPlainFile for a link: what it leads to is not the trainer's to give."""
-    if path.is_symlink():
-        raise NotAPlainFile(f"{path.name} is a link; a run's results are plain files")
-    return path
-
-
-def _must_exist(path: Path) -> Path:
-    if not plain_file(path).is_file():
-        raise NotAPlainFile(f"the run left no {path.name}")
-    return path
+def _put(store: ArtifactStore, key: str, run: Path, name: str) -> StoredObject:
+    with open_plain(run, name) as file:
+        return store.put_stream(key, iter(partial(file.read, _CHUNK_BYTES), b""))
 
 
 def _place(claim: Claim) -> tuple[str, str, str]:

@@ -1,0 +1,99 @@
+"""Uploads beside a run: a store that is away for too long costs what it missed, and no more."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from waiting import eventually
+
+from shared.artifacts import open_store
+from shared.db.leases import Claim
+from shared.domain.events import CheckpointLine, CheckpointManifest, ManifestEntry
+from worker.run_files import NotAPlainFile
+from worker.uploads import UploadsBeside
+
+CLAIM = Claim(
+    allocation_id="alloc-1",
+    attempt_id="attempt-1",
+    job_id="ftjob-1",
+    team_id="team-1",
+    token=uuid.uuid4(),
+    node_rank=0,
+    slots=[0],
+    attempt_number=1,
+    nodes=1,
+    master_addr="127.0.0.1",
+    master_port=1,
+    attempt_running=True,
+)
+WEIGHTS = b"weights"
+
+
+class Beside:
+    """A run's folder, a store in another, and what was recorded as stored."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.run, self.folder = tmp_path / "run", tmp_path / "store"
+        self.run.mkdir()
+        self.store = open_store(self.folder.as_uri())
+        self.recorded: list[int] = []
+        self.tries = 0
+
+    def uploads(self) -> UploadsBeside:
+        return UploadsBeside(self.store, CLAIM, self.run, self._record, self._try, patience_s=0.1)
+
+    def checkpoint(self, step: int) -> CheckpointLine:
+        folder = self.run / "checkpoints" / f"step-{step}"
+        folder.mkdir(parents=True)
+        (folder / "weights").write_bytes(WEIGHTS)
+        entry = ManifestEntry(name="weights", bytes=7, sha256=hashlib.sha256(WEIGHTS).hexdigest())
+        manifest = CheckpointManifest(epoch=1, step=step, is_best=False, metrics={}, files=[entry])
+        (folder / "manifest.json").write_text(manifest.model_dump_json())
+        name = f"checkpoints/step-{step}"
+        return CheckpointLine(time=time.time(), epoch=1, step=step, folder=name, is_best=False, metrics={})
+
+    def _record(self, manifest: CheckpointManifest, prefix: str) -> None:
+        assert b"".join(self.store.stream(f"{prefix}/weights")) == WEIGHTS
+        self.recorded.append(manifest.step)
+
+    def _try(self) -> None:
+        self.tries += 1
+
+
+@pytest.fixture
+def beside(tmp_path: Path) -> Beside:
+    return Beside(tmp_path)
+
+
+def test_a_store_that_was_away_gets_what_comes_after(beside: Beside) -> None:
+    aside = beside.folder.with_name("aside")
+    with beside.uploads() as uploads:
+        beside.folder.rename(aside)
+        beside.folder.touch()
+        uploads.add(beside.checkpoint(1))
+        eventually(lambda: beside.tries > 0, within_s=10)
+        time_out = beside.tries
+        uploads.add(beside.checkpoint(2))
+        eventually(lambda: beside.tries > time_out, within_s=10)
+        uploads.check()
+        beside.folder.unlink()
+        aside.rename(beside.folder)
+        uploads.add(beside.checkpoint(3))
+        uploads.finish()
+    assert beside.recorded[-1] == 3
+    assert 1 not in beside.recorded
+
+
+def test_a_checkpoint_behind_a_link_is_told_at_once(beside: Beside, tmp_path: Path) -> None:
+    line = beside.checkpoint(1)
+    (beside.run / "checkpoints").rename(tmp_path / "elsewhere")
+    (beside.run / "checkpoints").symlink_to(tmp_path / "elsewhere")
+    with beside.uploads() as uploads:
+        uploads.add(line)
+        with pytest.raises(NotAPlainFile):
+            eventually(uploads.check, within_s=10)
+    assert beside.recorded == []

@@ -202,6 +202,18 @@ def test_old_checkpoints_go_and_the_best_stays(make_spec: MakeSpec, run_here: Ru
     assert kept == {*written[-2:], best}
 
 
+def test_a_checkpoint_by_the_clock_never_takes_the_folder_of_an_epochs_own(
+    make_spec: MakeSpec, run_here: RunHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.training.stop.CHECKPOINT_EVERY_S", -1.0)
+
+    ran = run_here(make_spec(hyperparameters={"n_epochs": 2}))
+
+    per_epoch = ran.result.epochs[0]["step"]
+    steps = [(line.step, line.epoch) for line in ran.of_type("checkpoint")]
+    assert steps == [(step, step // per_epoch) for step in range(2 * per_epoch + 1)]
+
+
 def test_training_ends_when_validation_no_longer_improves(make_spec: MakeSpec, run_here: RunHere) -> None:
     hyperparameters = {
         "n_epochs": 30,

@@ -122,7 +122,9 @@ class Epochs:
                 f"the job was not done after max_duration_s, {limit:g} s, at step {state.step}",
                 code="time_limit",
             )
-        if agreed.checkpoint_is_due or agreed.stop not in (None, StopReason.CANCEL):
+        # At the end of an epoch its own follows: two of one step would share a folder.
+        is_due = agreed.checkpoint_is_due and not ends_epoch
+        if is_due or agreed.stop not in (None, StopReason.CANCEL):
             self._write_checkpoint(is_best=False)
         return agreed.stop
 

@@ -7,6 +7,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import structlog
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from shared.db import reconcile
@@ -60,6 +61,13 @@ def _each(
     for finding in findings:
         try:
             results.append(run_step(engine, act, finding, *args, **kwargs))
-        except ThawError:
+        except (ThawError, DBAPIError) as error:
+            if isinstance(error, DBAPIError) and not _was_answered(error):
+                raise
             structlog.stdlib.get_logger(__name__).exception("a finding was left", finding=str(finding))
     return results
+
+
+def _was_answered(error: DBAPIError) -> bool:
+    """Whether the database itself refused, as when somebody else holds a job for long; else it is away."""
+    return getattr(error.orig, "sqlstate", None) is not None

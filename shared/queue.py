@@ -30,7 +30,11 @@ def make_app(redis_url: str) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_connection_timeout=_TIMEOUT_S,
-        broker_transport_options={"socket_connect_timeout": _TIMEOUT_S, "max_retries": 0},
+        broker_transport_options={
+            "socket_connect_timeout": _TIMEOUT_S,
+            "socket_timeout": _TIMEOUT_S,  # else a Redis that hangs holds up whoever publishes
+            "max_retries": 0,
+        },
     )
     return app
 
@@ -47,7 +51,7 @@ def node_queue(node_id: str) -> Queue:
 
 
 def publish(app: Celery, *, node_id: str, allocation_id: str, dispatch_seq: int) -> None:
-    """Tell a node that an offer stands. Raises kombu's OperationalError when Redis cannot be reached."""
+    """Tell a node that an offer stands. Raises kombu's OperationalError when Redis does not take it."""
     app.send_task(RUN_ALLOCATION, args=(allocation_id, dispatch_seq), queue=node_queue(node_id), retry=False)
 
 

@@ -19,7 +19,8 @@ def handling(work_dir: Path, allocation_id: str) -> Iterator[bool]:
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        mine = _try_lock(descriptor)
+        # Without a name, its last owner has just removed it: held, it would keep nobody away.
+        mine = _try_lock(descriptor) and os.fstat(descriptor).st_nlink > 0
         yield mine
         if mine:
             path.unlink(missing_ok=True)

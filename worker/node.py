@@ -35,7 +35,6 @@ class Node:
         self._engine = engine
         self._queue = queue
         self._asked_to_leave = Event()
-        self._is_leaving = False
         self._log = structlog.stdlib.get_logger(__name__)
 
     def register(self) -> None:
@@ -61,7 +60,7 @@ class Node:
             self._log.error("another worker runs under this node's name", node=self._settings.node_name)
             os.kill(os.getpid(), signal.SIGTERM)
             return
-        if self._asked_to_leave.is_set() and not self._is_leaving:
+        if self._asked_to_leave.is_set():
             self._leave()
         self._give_back()
 
@@ -78,10 +77,10 @@ class Node:
                 self._asked_to_leave.wait(pause_s)
 
     def _leave(self) -> None:
+        """With each beat: a node that was silent for a lease was lost, and its next beat made it ready."""
         node_id = self._settings.node_name
         for token in run_step(self._engine, nodes.start_drain, node_id, self.incarnation):
             run_step(self._engine, nodes.leave, token, node_id=node_id)
-        self._is_leaving = True
 
     def _give_back(self) -> None:
         node_id = self._settings.node_name
@@ -91,7 +90,7 @@ class Node:
         dirty = run_step(self._engine, nodes.dirty_slots, node_id)
         clean = [slot for slot in dirty if self._is_unused(slot)]
         if clean:
-            run_step(self._engine, nodes.clean_slots, node_id, clean)
+            run_step(self._engine, nodes.clean_slots, node_id, clean, n_slots=self._devices.n_slots)
 
     def _is_abandoned(self, held: Held) -> bool:
         """Claimed, but handled by no process, with none left on its slots."""

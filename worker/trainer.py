@@ -28,6 +28,7 @@ def launched(run: Path) -> Iterator[subprocess.Popen[bytes]]:
         env=launcher_environment(os.environ),
         cwd=run,
         stdin=subprocess.DEVNULL,
+        start_new_session=True,  # a Ctrl-C is the worker's, which lets the trainer leave
     )
     try:
         yield launcher

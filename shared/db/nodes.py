@@ -109,8 +109,8 @@ def dirty_slots(session: Session, node_id: str) -> list[int]:
     )
 
 
-def clean_slots(session: Session, node_id: str, indexes: Sequence[int]) -> None:
-    """The node has seen that no process is left on these slots."""
+def clean_slots(session: Session, node_id: str, indexes: Sequence[int], *, n_slots: int) -> None:
+    """The node has seen that no process is left on these slots. Those beyond its `n_slots` are gone."""
     slots = session.scalars(
         select(Slot)
         .where(Slot.node_id == node_id, Slot.index.in_(indexes), Slot.state == SlotState.DIRTY)
@@ -119,6 +119,8 @@ def clean_slots(session: Session, node_id: str, indexes: Sequence[int]) -> None:
     )
     for slot in slots:
         transition(slot, SlotState.FREE)
+        if slot.index >= n_slots:
+            session.delete(slot)
 
 
 def claimed_by(session: Session, node_id: str) -> list[Held]:
@@ -132,7 +134,10 @@ def claimed_by(session: Session, node_id: str) -> list[Held]:
 
 
 def give_up(session: Session, held: Held, *, actor: str) -> bool:
-    """End an allocation whose processes are all gone: its worker will never report. Its slots are free."""
+    """End an allocation whose processes are all gone: its worker will never report.
+
+    Its slots are dirty now, for the node to clean as any other.
+    """
     message = f"the worker on {actor} ended while it ran the job"
     return finish(
         session,
@@ -142,7 +147,7 @@ def give_up(session: Session, held: Held, *, actor: str) -> bool:
         error=ErrorReport(code="worker_lost", message=message, time=time.time()),
         result=None,
         artifacts=(),
-        clean=True,
+        clean=False,
         actor=actor,
     )
 

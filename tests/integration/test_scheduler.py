@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from scheduler.loop import Scheduler
 from scheduler.placing import place_jobs
 from shared.db import nodes, reconcile
 from shared.db.engine import make_engine, transaction
+from shared.db.history import lock_job
 from shared.db.models import Allocation, Attempt, NodeRow
 from shared.db.placement import Offer
 from shared.db.steps import run_step
@@ -183,6 +185,50 @@ def test_a_queue_that_is_away_costs_only_time(world: World, settings: Settings) 
     assert world.read(job).state is JobState.DISPATCHED
     age(world, 16)
     assert len(silence(world, settings)) == 1
+
+
+def test_a_queue_that_takes_nothing_costs_only_time(
+    world: World, settings: Settings, queue: redis.Redis
+) -> None:
+    world.node()
+    first, connected = world.job(), scheduler(world, settings)
+    connected.step()
+    second = world.job()
+    queue.config_set("maxmemory", 1)
+    try:
+        connected.step()
+    finally:
+        queue.config_set("maxmemory", 0)
+    assert [world.read(job).state for job in (first, second)] == [JobState.DISPATCHED] * 2
+    assert len(messages(queue)) == 1
+
+
+def test_a_queue_that_hangs_does_not_hold_the_scheduler(world: World, settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        url = f"redis://127.0.0.1:{deaf.getsockname()[1]}/0"
+        hanging = settings.model_copy(update={"redis_url": type(settings.redis_url)(url)})
+        world.node()
+        job = world.job()
+        step = Thread(target=scheduler(world, hanging).step, daemon=True)
+        step.start()
+        step.join(20)
+        assert not step.is_alive()
+    assert world.read(job).state is JobState.DISPATCHED
+
+
+def test_a_job_that_somebody_holds_does_not_stop_the_others(world: World, settings: Settings) -> None:
+    world.node()
+    held, other = world.job(), world.job()
+    for slot, job in enumerate((held, other)):
+        world.offer(job, slots=(slot,))
+        world.stop(job, StopReason.CANCEL)
+    impatient = make_engine(settings.database_url.get_secret_value(), statement_timeout_s=0.2)
+    with transaction(world.engine) as session:
+        lock_job(session, held)
+        scheduler(World(impatient), settings).step()
+    impatient.dispose()
+    assert world.read(other).state is JobState.CANCELLED
+    assert world.read(held).state is JobState.STOPPING
 
 
 def test_a_job_cancelled_before_a_node_answered_is_let_go(world: World, settings: Settings) -> None:

@@ -1,0 +1,54 @@
+"""A node between its lives: it leaves for good, and its slots follow its devices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from dispatch_rows import World
+from sqlalchemy import update
+
+from shared.db.engine import make_engine, transaction
+from shared.db.models import NodeRow
+from shared.domain.job import JobState, NodeState
+from shared.queue import redis_client
+from shared.settings import Settings
+from worker.devices import Devices
+from worker.node import Node
+
+
+@pytest.fixture
+def world(settings: Settings) -> Iterator[World]:
+    engine = make_engine(settings.database_url.get_secret_value())
+    yield World(engine).found()
+    engine.dispose()
+
+
+def node(world: World, settings: Settings, *, slots: int) -> Node:
+    """A new life of node-0, registered."""
+    settings.node_name = "node-0"
+    queue = redis_client(settings.redis_url.get_secret_value())
+    made = Node(settings, Devices("cpu", None, slots), world.engine, queue)
+    made.register()
+    world.incarnations["node-0"] = made.incarnation
+    return made
+
+
+def test_a_node_that_was_silent_while_it_leaves_goes_on_leaving(world: World, settings: Settings) -> None:
+    leaving = node(world, settings, slots=1)
+    leaving.ask_to_leave()
+    leaving.beat()
+    assert world.node_row().state is NodeState.DRAINING
+    with transaction(world.engine) as session:
+        session.execute(update(NodeRow).values(state=NodeState.LOST))
+    leaving.beat()
+    assert world.node_row().state is NodeState.DRAINING
+
+
+def test_a_slot_that_the_node_has_no_more_goes_with_its_last_job(world: World, settings: Settings) -> None:
+    node(world, settings, slots=2)
+    job = world.job()
+    assert world.claim(world.offer(job, slots=(1,))) is not None
+    node(world, settings, slots=1)
+    assert world.read(job).state is JobState.QUEUED
+    assert world.slots() == ["free"]

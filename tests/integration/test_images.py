@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+import yaml
 from image_environment import ROOT, Dockerfile, ImageEnvironment
 
 from shared.settings import Settings
@@ -65,7 +66,7 @@ def test_the_image_installs_its_own_extra_with_pinned_versions(image: str) -> No
     assert dockerfile.pip_install == ["-c", "constraints.txt", f".[{image}]"]
 
 
-@pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize("image", ["api", "scheduler"])
 def test_the_image_does_not_run_as_root(image: str) -> None:
     instructions = _dockerfile(image).instructions
     (user,) = _dockerfile(image).arguments("USER")
@@ -74,6 +75,18 @@ def test_the_image_does_not_run_as_root(image: str) -> None:
     assert int(user) > 0
     after = [name for name, _ in instructions[instructions.index(("USER", user)) :]]
     assert not {"RUN", "COPY"} & set(after)
+
+
+def test_the_worker_is_root_only_to_give_trainers_a_uid_of_their_own() -> None:
+    environment = " ".join(_dockerfile("worker").arguments("ENV"))
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+
+    assert "THAW_TRAINER_UID=10001" in environment
+    for name in ("worker", "worker-gpu"):
+        service = compose["services"][name]
+        assert service["cap_drop"] == ["ALL"]
+        assert set(service["cap_add"]) == {"CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID"}
+        assert service["security_opt"] == ["no-new-privileges:true"]
 
 
 @pytest.mark.parametrize("image", IMAGES)

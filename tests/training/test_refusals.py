@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from scans import write_digits
+from thaw_example_models.custom_network import CustomNetwork
+from torch import Tensor
 from trainer_runs import MakeSpec, RunHere
 
 from worker.training.errors import report_error
@@ -98,6 +101,55 @@ def test_a_loss_that_is_not_finite_stops_at_once_with_its_step(
     assert ran.error["code"] == "non_finite_loss"
     assert "at step " in ran.error["message"]
     assert not (ran.out / "result.json").exists()
+
+
+class _BreaksGradients(torch.autograd.Function):
+    """Passes the scores on, and NaN back."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor) -> Tensor:
+        return scores.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient * float("nan")
+
+
+class Broken(CustomNetwork):
+    def forward(self, images: Tensor) -> Tensor:
+        scores: Tensor = _BreaksGradients.apply(super().forward(images))
+        return scores
+
+
+class AnotherInUse(CustomNetwork):
+    def forward(self, images: Tensor) -> Tensor:
+        scores = super().forward(images)
+        return scores if self.training else scores[:, :9]
+
+
+def test_a_model_that_the_last_step_broke_is_not_saved(
+    make_spec: MakeSpec, run_here: RunHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.training.network.build", lambda *_: Broken())
+
+    ran = run_here(make_spec(hyperparameters={"batch_size": 100}))
+
+    assert ran.error["code"] == "non_finite_loss"
+    assert "conv1.weight" in ran.error["message"]
+    assert not (ran.out / "model.safetensors").exists()
+
+
+def test_a_model_that_answers_otherwise_in_use_is_refused_before_training(
+    make_spec: MakeSpec, run_here: RunHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.training.network.build", lambda *_: AnotherInUse())
+
+    ran = run_here(make_spec())
+
+    assert ran.error["code"] == "bad_model_output"
+    assert "in eval mode" in ran.error["message"]
+    assert "[16, 9]" in ran.error["message"]
+    assert not ran.of_type("train")
 
 
 def test_sixteen_bit_fp16_needs_a_gpu(make_spec: MakeSpec, run_here: RunHere) -> None:

@@ -46,9 +46,13 @@ class Epochs:
     # -- before training
 
     def check_output(self) -> None:
-        """Refuses a model whose answer to a real batch is not [batch, num_classes]."""
+        """Refuses a model that answers a real batch, in training or in use, otherwise than row by row."""
+        model, precision = self._run.model, self._run.precision
         inputs, _ = self._a_batch()
-        check_output(self._run.model, inputs, self._run.spec.target.num_classes, self._run.precision)
+        check_output(model, inputs, self._run.spec.target.num_classes, precision)
+        model.eval()
+        check_output(model, inputs, self._run.spec.target.num_classes, precision)
+        self._stepper.back_to_training()
 
     def wrap(self) -> None:
         """Probes what takes part in the loss, then joins the ranks' gradients accordingly."""

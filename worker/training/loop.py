@@ -20,7 +20,7 @@ from shared.domain.job import Outcome, StopReason
 from worker.training.epochs import Epochs
 from worker.training.files import write_json
 from worker.training.progress import Progress
-from worker.training.proofs import prove_frozen
+from worker.training.proofs import check_finite, prove_frozen
 from worker.training.ranks import Ranks
 from worker.training.results import decisions, spec_in_result, versions, write_model
 from worker.training.run import Run, load_run
@@ -75,6 +75,7 @@ def _save(run: Run, epochs: Epochs, ranks_proof: RanksProof) -> None:
     state = epochs.state
     if state.kept is not None and state.kept.moving is not None:
         put_back(run.model, state.kept.moving)
+    check_finite(run.model)
     proof = prove_frozen(run.model, run.frozen, run.frozen_before)
     write_model(run.out, run.model, run.spec, run.frozen.names)
     run.progress.count_time()

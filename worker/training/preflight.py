@@ -1,4 +1,4 @@
-"""One forward of a real batch before anything else: does this network answer with [batch, num_classes]?"""
+"""A forward of a real batch before anything else: does this network answer with [batch, num_classes]?"""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def check_output(model: nn.Module, inputs: Tensor, num_classes: int, precision: 
     expected = (len(inputs), num_classes)
     if tuple(scores.shape) != expected:
         raise TrainingFailed(
-            f"the model turned a batch of shape {list(inputs.shape)} into {list(scores.shape)}; "
+            f"in {'training' if model.training else 'eval'} mode the model turned a batch of shape "
+            f"{list(inputs.shape)} into {list(scores.shape)}; "
             f"it must give {list(expected)}, one row of class scores for each picture",
             code=CODE,
             hint=_hint(inputs),

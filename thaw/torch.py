@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -80,7 +80,7 @@ def read_image(path: Path, preprocessing: Mapping[str, Any]) -> Tensor:
     try:
         with Image.open(path) as image:
             pixels = torch.from_numpy(np.array(_eight_bit(image).convert("RGB"))).permute(2, 0, 1)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except Exception as error:  # broken files make Pillow's plugins raise nearly anything
         raise UsageError(f"{path} is no picture that can be read: {error}") from error
     size = (preprocessing["height"], preprocessing["width"])
     resized = interpolate(pixels.unsqueeze(0), size=size, mode="bilinear", antialias=True)[0]

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-import yaml
 from image_environment import ROOT, Dockerfile, ImageEnvironment
 
 from shared.settings import Settings

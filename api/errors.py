@@ -88,9 +88,15 @@ def install(app: FastAPI) -> None:
 def refusal(status: int, message: str, param: str | None = None, code: str | None = None) -> JSONResponse:
     """The envelope with its status."""
     known = HTTPStatus(status)
+    message, param = _encodable(message), _encodable(param) if param is not None else None
     kind = _TYPES.get(known) or ("server_error" if status >= 500 else "invalid_request_error")
     body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
     return JSONResponse(body, status, _HEADERS.get(known))
+
+
+def _encodable(text: str) -> str:
+    r"""The text as UTF-8 can carry it: JSON may bring half a character, as \ud800, into a message."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _typed(request: Request, error: Exception) -> JSONResponse:

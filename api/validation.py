@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from reprlib import Repr
 from typing import Any, get_args
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 
 _SHOWN_CHARACTERS = 60
+_SHOWN_ERRORS = 20
+# repr() itself would not come back from a value nested as deeply as JSON allows.
+_shortened = Repr()
+_shortened.maxlevel = 3
+_shortened.maxstring = _shortened.maxother = _SHOWN_CHARACTERS
 _GOT = " (got "
 _UNREADABLE = ("invalid_json", "invalid_body")
 
@@ -40,10 +46,12 @@ def explain(error: RequestValidationError, route: Any) -> Explained:
         )
     body_type = _annotation(getattr(route, "body_field", None))
     by_field: dict[str, list[str]] = {}
-    for entry in errors:
+    for entry in errors[:_SHOWN_ERRORS]:
         param = _dotted(entry["loc"], error.body)
         by_field.setdefault(param, []).append(_sentence(entry, body_type))
     sentences = [f"{param or 'body'}: {_joined(said)}" for param, said in by_field.items()]
+    if len(errors) > _SHOWN_ERRORS:
+        sentences.append(f"and {len(errors) - _SHOWN_ERRORS} more")
     return Explained("; ".join(sentences), next(iter(by_field)) or None, _code(errors[0]["type"]))
 
 
@@ -115,5 +123,5 @@ def _code(kind: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = _shortened.repr(value)
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from shared.db.models import File
 from shared.db.scope import Scope
+from shared.domain.datasets import n_left_for_training
 from shared.domain.errors import Invalid, NotFound
 from shared.domain.spec import JobSpec
 
@@ -17,6 +18,13 @@ class DataFiles:
     training: File | None
     validation: File | None
     class_names: list[str] | None
+
+    def n_training(self, validation_fraction: float | None) -> int | None:
+        """Samples that are left to train on; None without a training file."""
+        if self.training is None:
+            return None
+        counts: dict[str, int] = self.training.details["samples_per_class"]
+        return n_left_for_training(list(counts.values()), validation_fraction)
 
 
 def find_data(scope: Scope, spec: JobSpec) -> DataFiles:

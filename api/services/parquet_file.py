@@ -15,6 +15,7 @@ from shared.domain.errors import Invalid, TooLarge
 _IMAGE_NAMES = ("image", "img")
 _LABEL_NAMES = ("label", "labels")
 _MAX_CLASSES = 100_000
+_MAX_LABEL = 1000
 _BATCH_ROWS = 65_536
 
 
@@ -39,10 +40,11 @@ def read_labelled_table(file: BinaryIO, caps: Caps) -> LabelledTable:
         table = pq.ParquetFile(file)
         image, label = _image_column(table.schema_arrow), _label_column(table.schema_arrow)
         _check_amount(table.metadata, caps)
-        counts = _count(table, label)
-    except (pa.ArrowException, OSError) as error:
+        # As a dictionary, a long label that many rows share is held once.
+        counts = _count(pq.ParquetFile(file, read_dictionary=[label]), label)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _bad(f"this is no readable Parquet file ({_first_line(error)})") from error
-    return LabelledTable(image, label, _ordered(counts, table.schema_arrow.field(label).type))
+    return LabelledTable(image, label, _ordered(counts))
 
 
 def _image_column(schema: pa.Schema) -> str:
@@ -98,6 +100,7 @@ def _count(table: pq.ParquetFile, label: str) -> Counter[int | str]:
         if column.null_count:
             raise _bad(f"column {label!r} has rows without a label; every row needs one")
         for entry in column.value_counts().to_pylist():
+            _check_label(str(entry["values"]), label)
             counts[entry["values"]] += entry["counts"]
         if len(counts) > _MAX_CLASSES:
             raise _bad(
@@ -106,7 +109,15 @@ def _count(table: pq.ParquetFile, label: str) -> Counter[int | str]:
     return counts
 
 
-def _ordered(counts: Counter[int | str], type: pa.DataType) -> dict[str, int]:
+def _check_label(text: str, column: str) -> None:
+    if not 0 < len(text) <= _MAX_LABEL or "\0" in text:
+        raise _bad(
+            f"column {column!r} has the label {text[:40]!r} of {len(text)} characters; "
+            f"1 to {_MAX_LABEL} are allowed, without the character NUL"
+        )
+
+
+def _ordered(counts: Counter[int | str]) -> dict[str, int]:
     """Integers by their value, so that class 10 follows 9; strings by their letters."""
     in_order = sorted(counts.items(), key=lambda item: item[0])
     return {str(label): count for label, count in in_order}

@@ -14,8 +14,14 @@ from shared.db.scope import Scope
 from shared.domain.errors import Invalid
 from shared.domain.freeze import FreezePlan, resolve
 from shared.domain.module_tree import ModuleTree
-from shared.domain.resolved import Architecture, ResolvedJob, ResolvedPreprocessing
-from shared.domain.spec import JobSpec, Preprocessing, resolve_hyperparameters
+from shared.domain.resolved import (
+    Architecture,
+    PublishedWeights,
+    ResolvedJob,
+    ResolvedPreprocessing,
+    Weights,
+)
+from shared.domain.spec import JobSpec, Preprocessing, ResolvedHyperparameters, resolve_hyperparameters
 
 _NORMALISATION = {
     "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
@@ -53,8 +59,8 @@ def resolve_job(scope: Scope, spec: JobSpec) -> Resolution:
         weights=start.weights,
         class_names=data.class_names or [],
         freeze=spec.freeze,
-        hyperparameters=_hyperparameters(spec),
-        preprocessing=_preprocessing(spec.preprocessing, base),
+        hyperparameters=_hyperparameters(spec, data),
+        preprocessing=_preprocessing(spec.preprocessing, base, start.weights),
         validation_fraction=spec.validation_fraction,
         max_duration_s=spec.max_duration_s,
         seed=spec.seed,
@@ -101,14 +107,16 @@ def _target(base: Architecture, tree: ModuleTree) -> Architecture:
     return base.model_copy(update={"num_classes": tree.num_classes or 0, "head": list(tree.head)})
 
 
-def _hyperparameters(spec: JobSpec) -> Any:
+def _hyperparameters(spec: JobSpec, data: DataFiles) -> ResolvedHyperparameters:
     try:
-        return resolve_hyperparameters(spec.hyperparameters, spec.resources.world_size)
+        return resolve_hyperparameters(
+            spec.hyperparameters, spec.resources.world_size, data.n_training(spec.validation_fraction)
+        )
     except ValueError as error:
         raise Invalid(str(error), param="hyperparameters.batch_size") from error
 
 
-def _preprocessing(asked: Preprocessing, base: BaseModel) -> ResolvedPreprocessing:
+def _preprocessing(asked: Preprocessing, base: BaseModel, weights: Weights) -> ResolvedPreprocessing:
     if base.image_size is None:
         raise Invalid(
             f"the registered model {base.architecture.name!r} does not say its picture size; give one, "
@@ -116,7 +124,7 @@ def _preprocessing(asked: Preprocessing, base: BaseModel) -> ResolvedPreprocessi
             param="preprocessing.image_size",
         )
     height, width = base.image_size
-    _check_least_size(base, height, width)
+    _check_least_size(base, weights, height, width)
     mean, std = _NORMALISATION[asked.normalize]
     return ResolvedPreprocessing(
         height=height,
@@ -128,14 +136,27 @@ def _preprocessing(asked: Preprocessing, base: BaseModel) -> ResolvedPreprocessi
     )
 
 
-def _check_least_size(base: BaseModel, height: int, width: int) -> None:
-    for weights in base.known.weights if base.known else ():
-        if height < weights.min_size[0] or width < weights.min_size[1]:
-            least = "x".join(map(str, weights.min_size))
-            raise Invalid(
-                f"{base.architecture.name} needs pictures of at least {least}, not {height}x{width}",
-                param="preprocessing.image_size",
-            )
+def _check_least_size(base: BaseModel, weights: Weights, height: int, width: int) -> None:
+    least = _least_size(base, weights)
+    if height < least[0] or width < least[1]:
+        name, stated = base.architecture.name, f"{least[0]}x{least[1]}"
+        raise Invalid(
+            f"{name} needs pictures of at least {stated}, not {height}x{width}",
+            param="preprocessing.image_size",
+        )
+
+
+def _least_size(base: BaseModel, weights: Weights) -> tuple[int, int]:
+    """(height, width) that the published weights state, else what the network itself can take.
+
+    A minimum that equals the weights' own crop is about those weights, and says nothing of the network.
+    """
+    published = base.known.weights if base.known else ()
+    if isinstance(weights, PublishedWeights):
+        stated = [known.min_size for known in published if known.name == weights.name]
+    else:
+        stated = [known.min_size for known in published if max(known.min_size) < known.crop_size]
+    return min(stated, default=(1, 1))
 
 
 def _check_storable(asked: Any) -> None:

@@ -12,7 +12,7 @@ import stat
 import struct
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -25,6 +25,7 @@ _IGNORED_NAMES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA})
 _FILE_KINDS = frozenset({0, stat.S_IFREG, stat.S_IFDIR})
 _MAX_NAME = 1000
+_MAX_PART_BYTES = 255
 # An entry of a zip's index is 46 bytes and its name; this leaves room for long names and extra fields.
 _INDEX_BYTES_A_FILE = 400
 _LAYOUT = "a zip holds one folder a class with pictures in it: cat/1.png, dog/1.png"
@@ -80,12 +81,26 @@ def read_image_folder(archive: zipfile.ZipFile, packed_bytes: int, caps: Caps) -
     for member in members:
         _check_member(member, caps)
     files = [member for member in members if not member.is_dir()]
+    _check_no_doubles(member.filename for member in files)
     kept = {member.filename: _parts(member.filename) for member in files if not _is_ignored(member.filename)}
     if not kept:
         raise _bad(f"the archive holds no pictures; {_LAYOUT}")
     samples = sorted(_samples(kept), key=lambda sample: sample.member)
-    _check_no_doubles(samples)
+    _check_no_doubles(f"{sample.class_name}/{sample.file_name}" for sample in samples)
     return ImageFolder(tuple(samples), len(files) - len(kept))
+
+
+def n_set_aside(n_samples: int, fraction: float) -> int:
+    """How many of a class's samples validation gets: each class keeps one at least for training."""
+    return min(round(fraction * n_samples), n_samples - 1)
+
+
+def n_left_for_training(samples_per_class: Sequence[int], fraction: float | None) -> int:
+    """Samples to train on where a share of each class, and one in all at least, is set aside."""
+    n_samples = sum(samples_per_class)
+    if fraction is None:
+        return n_samples
+    return n_samples - max(1, sum(n_set_aside(n, fraction) for n in samples_per_class))
 
 
 def _samples(kept: dict[str, list[str]]) -> Iterator[Sample]:
@@ -139,19 +154,20 @@ def _check_member(member: zipfile.ZipInfo, caps: Caps) -> None:
 
 
 def _check_name(name: str) -> None:
-    if len(name) > _MAX_NAME:
-        raise _bad(f"a member's name has {len(name)} characters, at most {_MAX_NAME} are allowed")
+    if not 0 < len(name) <= _MAX_NAME:
+        raise _bad(f"a member's name has {len(name)} characters; 1 to {_MAX_NAME} are allowed")
+    if any(len(part.encode("utf-8", "surrogateescape")) > _MAX_PART_BYTES for part in name.split("/")):
+        raise _bad(f"{name!r} has a part longer than {_MAX_PART_BYTES} bytes, which no folder can hold")
     if name.startswith("/") or re.match(r"[A-Za-z]:", name) or ".." in name.split("/"):
         raise _bad(f"{name!r} leads out of the archive; names are relative and have no '..'")
     if "\\" in name or not name.isprintable():
         raise _bad(f"{name!r} has a backslash or a control character; folders are separated by '/'")
 
 
-def _check_no_doubles(samples: Sequence[Sample]) -> None:
-    seen = Counter((sample.class_name, sample.file_name) for sample in samples)
-    (class_name, file_name), count = seen.most_common(1)[0]
-    if count > 1:
-        raise _bad(f"'{class_name}/{file_name}' is in the archive {count} times; every name must be unique")
+def _check_no_doubles(names: Iterable[str]) -> None:
+    for name, count in Counter(names).most_common(1):
+        if count > 1:
+            raise _bad(f"{name!r} is in the archive {count} times; every name must be unique")
 
 
 def _check_index(file: BinaryIO, caps: Caps) -> None:

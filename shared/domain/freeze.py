@@ -15,6 +15,7 @@ from pydantic import (
     StrictBool,
     StringConstraints,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_core import CoreSchema, ErrorDetails
@@ -92,7 +93,22 @@ class FreezeSpec(BaseModel):
     def _from_shorthand(cls, value: Any) -> Any:
         if isinstance(value, str):
             return _from_word(value)
-        return {"rules": [{"freeze": value}]} if isinstance(value, list | tuple) else value
+        if isinstance(value, list | tuple):
+            return {"rules": [{"freeze": value}]}
+        if not isinstance(value, Mapping):
+            raise Invalid(
+                f'{value!r} is no freeze spec, which is "backbone", "none", '
+                'a list of patterns, or {"rules": [...]}',
+                param="freeze",
+            )
+        return value
+
+    @field_validator("find_unused_parameters", mode="before")
+    @classmethod
+    def _auto_or_a_truth(cls, value: Any) -> Any:
+        if value != "auto" and not isinstance(value, bool):
+            raise ValueError(f'it is "auto", true or false, not {value!r}')
+        return value
 
     @model_validator(mode="after")
     def _supported_and_well_formed(self) -> Self:
@@ -291,5 +307,6 @@ def _invalid(error: ErrorDetails) -> Invalid:
         where += f"[{step}]" if isinstance(step, int) else f".{step}"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        message = f"{error['loc'][-1]!r} is no field here"
+        known = FreezeRule if len(error["loc"]) > 1 else FreezeSpec
+        message = f"{error['loc'][-1]!r} is no field here; known are {', '.join(known.model_fields)}"
     return Invalid(message, param=where)

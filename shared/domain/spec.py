@@ -6,7 +6,7 @@ checked where the job is submitted. Unknown fields are refused everywhere.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -18,9 +18,9 @@ ImageSide = Annotated[int, Field(ge=8, le=2048)]
 
 
 class Strict(BaseModel):
-    """A request shape: unknown fields and non-finite numbers are errors."""
+    """A request shape: unknown fields, numbers in quotes or as true, and non-finite ones are errors."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
 
 class HeadSpec(Strict):
@@ -100,11 +100,14 @@ class Resources(Strict):
         return self.devices_per_node * self.nodes
 
 
-Metadata = Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)]
+MetadataKey = Annotated[str, Field(min_length=1, max_length=64)]
+Metadata = Annotated[dict[MetadataKey, Annotated[str, Field(max_length=512)]], Field(max_length=16)]
 
 
 class JobSpec(Strict):
     """The body of POST /v1/fine_tuning/jobs."""
+
+    files_may_be_left_out: ClassVar[bool] = False
 
     model: str = Field(
         min_length=1, max_length=200, description="torchvision name, registered name or ftjob-..."
@@ -139,7 +142,11 @@ class JobSpec(Strict):
     def _one_source_of_validation(self) -> JobSpec:
         if self.validation_file is not None and self.validation_fraction is not None:
             raise ValueError("give validation_file or validation_fraction, not both")
-        if self.hyperparameters.early_stopping_patience and not self.has_validation:
+        if (
+            not self.files_may_be_left_out
+            and self.hyperparameters.early_stopping_patience
+            and not self.has_validation
+        ):
             raise ValueError("early_stopping_patience needs a validation_file or a validation_fraction")
         return self
 
@@ -150,6 +157,8 @@ class JobSpec(Strict):
 
 class PlanSpec(JobSpec):
     """The body of POST /v1/fine_tuning/plan: a job's, whose files may be left out."""
+
+    files_may_be_left_out = True
 
     training_file: str | None = Field(None, min_length=1, max_length=200)  # type: ignore[assignment]  # looser on purpose
 
@@ -175,10 +184,10 @@ class ResolvedHyperparameters(Strict):
 def resolve_hyperparameters(
     asked: Hyperparameters, world_size: int, n_training: int | None = None
 ) -> ResolvedHyperparameters:
-    """Decide every "auto": 3 epochs, 32 samples a rank or as many as there are, 0.001 for adamw, 0.01 for sgd.
+    """Decide every "auto": 3 epochs, 32 samples a rank (fewer if there are), 0.001 for adamw, 0.01 for sgd.
 
-    `n_training` is the number of training samples, where it is known. Raises ValueError where the ranks do not
-    divide the batch, and where the samples do not fill it.
+    `n_training` is the number of training samples, where it is known. Raises ValueError where the ranks do
+    not divide the batch, and where the samples do not fill it.
     """
     if n_training is not None and n_training < world_size:
         raise ValueError(f"{n_training} training samples cannot be shared out over {world_size} ranks")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
 from math import prod
 from typing import BinaryIO
 
 from shared.domain.errors import Invalid
 
 _MAX_HEADER_BYTES = 16 * 1024 * 1024
+# As many as torch can index; the product of a million sides would take hours.
+_MAX_DIMENSIONS = 64
 _BITS = {"F4": 4, "F8_E4M3": 8, "F8_E5M2": 8, "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "F16": 16}
 _BITS |= {"BF16": 16, "U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64, "C64": 64}
 
@@ -39,18 +43,43 @@ def read_shapes(file: BinaryIO) -> Shapes:
     header.pop("__metadata__", None)
     if not header:
         raise _bad("it holds no tensor")
-    return {name: _shape(name, entry, size - 8 - length) for name, entry in header.items()}
+    tensors = {name: _tensor(name, entry, size - 8 - length) for name, entry in header.items()}
+    _check_all_covered(tensors.values(), size - 8 - length)
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
-def _shape(name: str, entry: object, data_bytes: int) -> list[int]:
+@dataclass(frozen=True, slots=True)
+class _Tensor:
+    """Its shape, and its first and behind its last byte, counted from the end of the header."""
+
+    shape: list[int]
+    begin: int
+    end: int
+
+
+def _tensor(name: str, entry: object, data_bytes: int) -> _Tensor:
     match entry:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(begin), int(end)]}:
-            if dtype not in _BITS or not all(isinstance(side, int) and side >= 0 for side in shape):
+            is_shape = len(shape) <= _MAX_DIMENSIONS and all(
+                type(side) is int and side >= 0 for side in shape
+            )
+            if dtype not in _BITS or not is_shape:
                 raise _bad(f"tensor {name!r} has an unknown type or shape")
             if not 0 <= begin <= end <= data_bytes or (end - begin) * 8 != prod(shape) * _BITS[dtype]:
                 raise _bad(f"tensor {name!r} does not lie where the header says, maybe the file was cut off")
-            return shape
+            return _Tensor(shape, begin, end)
     raise _bad(f"tensor {name!r} lacks dtype, shape or data_offsets")
+
+
+def _check_all_covered(tensors: Iterable[_Tensor], data_bytes: int) -> None:
+    """Each byte belongs to one tensor: the library that loads the file insists on it."""
+    at = 0
+    for begin, end in sorted((tensor.begin, tensor.end) for tensor in tensors):
+        if begin != at:
+            raise _bad(f"its tensors overlap or leave a gap at byte {min(begin, at):,} of the data")
+        at = end
+    if at != data_bytes:
+        raise _bad(f"{data_bytes - at:,} bytes behind the last tensor belong to none")
 
 
 def _bad(reason: str) -> Invalid:

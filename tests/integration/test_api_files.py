@@ -8,6 +8,7 @@ import stat
 import zipfile
 from collections.abc import Iterator
 
+import pyarrow as pa
 import pytest
 from api_house import (
     ApiHouse,
@@ -24,6 +25,7 @@ from shared.domain.job import JobState
 from shared.settings import Settings
 
 PICTURES = [b"a", b"b", b"c"]
+NO_TEXT = pa.Array.from_buffers(pa.string(), 3, pa.array([b"a", b"\xff", b"c"]).buffers())
 
 
 @pytest.fixture
@@ -128,6 +130,8 @@ REFUSED = {
     "no label column": (parquet_of({"image": PICTURES}), "label", "image (binary)"),
     "no image column": (parquet_of({"picture": ["a"], "label": [1]}), "pictures", "picture (string)"),
     "a row without a label": (parquet_of({"image": PICTURES, "label": [1, None, 2]}), "without a label"),
+    "no text": (parquet_of({"image": PICTURES, "label": NO_TEXT}), "no readable Parquet"),
+    "a label without a letter": (parquet_of({"image": PICTURES, "label": ["", "a", "b"]}), "the label ''"),
     "no rows": (parquet_of({"image": PICTURES, "label": [1, 2, 3]})[:200], "Parquet"),
     "cut-off weights": (safetensors_of({"a": [100]})[:-8], "'a'", "cut off"),
 }

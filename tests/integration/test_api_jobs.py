@@ -49,7 +49,7 @@ def test_a_submitted_job_is_queued_with_every_default_decided(api: ApiHouse) -> 
     assert job["status"] == "queued"
     assert job["fine_tuned_model"] is None
     assert job["hyperparameters"]["n_epochs"] == 2
-    assert job["hyperparameters"]["batch_size"] == 32
+    assert job["hyperparameters"]["batch_size"] == 6, "32, or as many as there are"
     assert job["hyperparameters"]["learning_rate"] == 0.001
     assert (job["preprocessing"]["height"], job["preprocessing"]["width"]) == (24, 40)
     assert job["class_names"] == ["cat", "dog"]
@@ -205,10 +205,29 @@ BAD: dict[str, tuple[dict[str, Any], int, str, str]] = {
     "absurd": ({"hyperparameters": {"n_epochs": 10**9}}, 422, "hyperparameters.n_epochs", "10000"),
     "no number": ({"hyperparameters": {"batch_size": "big"}}, 422, "hyperparameters.batch_size", "'auto'"),
     "undivided batch": (
-        {"hyperparameters": {"batch_size": 7}, "resources": {"devices_per_node": 2}},
+        {"hyperparameters": {"batch_size": 5}, "resources": {"devices_per_node": 2}},
         422,
         "hyperparameters.batch_size",
-        "8 would fit",
+        "4 would fit",
+    ),
+    "more than there are": (
+        {"hyperparameters": {"batch_size": 6}, "validation_fraction": 0.4},
+        422,
+        "hyperparameters.batch_size",
+        "4 training samples",
+    ),
+    "true for a number": (
+        {"hyperparameters": {"learning_rate": True}},
+        422,
+        "hyperparameters.learning_rate",
+        "number",
+    ),
+    "long key": ({"metadata": {"k" * 65: "x"}}, 422, "metadata." + "k" * 65, "64"),
+    "too small for its weights": (
+        {"model": "swin_t", "weights": "DEFAULT", "preprocessing": {"image_size": 64}},
+        422,
+        "preprocessing.image_size",
+        "224x224",
     ),
     "two validations": (
         {"validation_file": "file-x", "validation_fraction": 0.5},
@@ -253,6 +272,40 @@ def test_a_bad_job_is_refused_by_field_and_leaves_nothing(api: ApiHouse) -> None
         refused(answer, 422, "hyperparameters.weight_decay", "finite")
     assert api.count(Job) == 0
     assert api.count(Event) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "words"),
+    [
+        ('{"\\ud800": 1}', 422, "unicode"),
+        ('{"model": "\\ud800"}', 422, "unicode"),
+        ('{"freeze": ["\\ud800"]}', 422, "unicode"),
+        ('{"head": {"\\ud800": 1}}', 422, "unicode"),
+        ('{"model": ' + "[" * 900 + "]" * 900 + "}", 422, "must be a valid string"),
+        ('{"model": ' + "[" * 100_000 + "]" * 100_000 + "}", 400, "cannot be read"),
+        ("{" + ", ".join(f'"k{i}": 0' for i in range(50_000)) + "}", 422, "and 49982 more"),
+    ],
+)
+def test_a_body_made_to_trip_the_server_is_answered_in_a_line(
+    api: ApiHouse, text: str, status: int, words: str
+) -> None:
+    answer = api.client.post(JOBS, content=text, headers={"Content-Type": "application/json"})
+
+    assert answer.status_code == status
+    assert words in answer.json()["error"]["message"]
+    assert len(answer.content) < 10_000
+
+
+def test_only_the_chosen_weights_say_how_small_pictures_may_be(api: ApiHouse) -> None:
+    file = api.data_set("cat", "dog")
+
+    for model in ("vit_b_16", "vit_h_14", "maxvit_t", "swin_v2_t"):
+        for weights in ("none", "DEFAULT"):
+            known = catalog.get(model).image_size
+            preprocessing = api.job(model=model, weights=weights, training_file=file)["preprocessing"]
+            assert (preprocessing["height"], preprocessing["width"]) == known
+    small = api.job(model="vit_b_16", training_file=file, preprocessing={"image_size": 32})
+    assert small["preprocessing"]["height"] == 32
 
 
 def test_data_sets_must_have_the_classes_that_training_needs(api: ApiHouse) -> None:

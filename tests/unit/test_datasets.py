@@ -8,7 +8,14 @@ import zipfile
 
 import pytest
 
-from shared.domain.datasets import Caps, ImageFolder, Sample, open_archive, read_image_folder
+from shared.domain.datasets import (
+    Caps,
+    ImageFolder,
+    Sample,
+    n_left_for_training,
+    open_archive,
+    read_image_folder,
+)
 from shared.domain.errors import Invalid, TooLarge
 from shared.domain.weights_file import read_shapes
 
@@ -67,14 +74,45 @@ def test_names_that_other_systems_would_follow_are_refused(name: str) -> None:
         _read(_zip("a/1.png", name))
 
 
+def test_a_name_that_is_there_twice_is_refused_rather_than_dropped() -> None:
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        packed = _zip("a/1.png", "b/1.png", "a/1.png")
+    with pytest.raises(Invalid, match=r"'a/1.png' is in the archive 2 times"):
+        _read(packed)
+
+
+def test_names_that_no_folder_can_hold_are_refused() -> None:
+    with pytest.raises(Invalid, match="longer than 255 bytes"):
+        _read(_zip("a/1.png", f"{chr(233) * 128}/1.png"))
+    nameless = _zip("a/1.png", "x")
+    index = nameless.getvalue().rindex(b"PK\x01\x02")
+    packed = bytearray(nameless.getvalue())
+    struct.pack_into("<HH", packed, index + 28, 0, 1)  # its one letter is now an extra field
+    with pytest.raises(Invalid, match="has 0 characters"):
+        _read(io.BytesIO(bytes(packed)))
+
+
+@pytest.mark.parametrize(
+    ("counts", "fraction", "left"), [([5, 5], None, 10), ([5, 5], 0.2, 8), ([3, 1], 0.1, 3)]
+)
+def test_what_is_left_for_training(counts: list[int], fraction: float | None, left: int) -> None:
+    assert n_left_for_training(counts, fraction) == left
+
+
 def test_a_weights_header_must_describe_the_file() -> None:
     def file(header: bytes, data: bytes = b"") -> io.BytesIO:
         return io.BytesIO(struct.pack("<Q", len(header)) + header + data)
 
     whole = b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
     assert read_shapes(file(whole, bytes(8))) == {"w": [2]}
+    side_by_side = b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"v":%s}' % whole[5:-1]
     for bad in (
         file(whole, bytes(7)),
+        file(whole, bytes(9)),
+        file(whole.replace(b"[0,8]", b"[4,12]"), bytes(12)),
+        file(side_by_side, bytes(8)),
+        file(whole.replace(b"[2]", b"[true,2]"), bytes(8)),
+        file(whole.replace(b"[2]", b"[%s2]" % (b"1," * 64)), bytes(8)),
         file(b"{}"),
         file(b"{"),
         file(b'{"w": 1}'),

@@ -60,6 +60,19 @@ def test_absurd_and_non_finite_numbers_are_refused(hyperparameters: dict[str, An
     assert next(iter(hyperparameters)) in _refused(hyperparameters=hyperparameters)
 
 
+@pytest.mark.parametrize(
+    "hyperparameters",
+    [{"n_epochs": True}, {"n_epochs": "3"}, {"learning_rate": True}, {"learning_rate": "0.1"}],
+)
+def test_what_only_looks_like_a_number_is_refused(hyperparameters: dict[str, Any]) -> None:
+    assert "Input should be a valid" in _refused(hyperparameters=hyperparameters)
+
+
+def test_a_plan_may_leave_out_the_file_that_early_stopping_needs() -> None:
+    patient = {"model": "resnet18", "hyperparameters": {"early_stopping_patience": 2}}
+    assert PlanSpec.model_validate(patient).training_file is None
+
+
 def test_a_setting_without_effect_is_refused() -> None:
     assert "momentum is for optimizer 'sgd'" in _refused(hyperparameters={"momentum": 0.9})
     assert "needs a validation_file" in _refused(hyperparameters={"early_stopping_patience": 2})
@@ -82,6 +95,15 @@ def test_every_auto_is_decided_for_the_ranks_at_hand() -> None:
 def test_a_batch_that_the_ranks_do_not_divide_names_one_that_fits() -> None:
     with pytest.raises(ValueError, match="2 ranks do not divide it; 8 would fit"):
         resolve_hyperparameters(Hyperparameters(batch_size=7), world_size=2)
+
+
+def test_a_batch_takes_no_more_than_the_training_samples() -> None:
+    assert resolve_hyperparameters(Hyperparameters(), world_size=2, n_training=7).batch_size == 6
+    assert resolve_hyperparameters(Hyperparameters(), world_size=2, n_training=700).batch_size == 64
+    with pytest.raises(ValueError, match="more than the 7 training samples; at most 6 would fit"):
+        resolve_hyperparameters(Hyperparameters(batch_size=8), world_size=2, n_training=7)
+    with pytest.raises(ValueError, match="cannot be shared out over 4 ranks"):
+        resolve_hyperparameters(Hyperparameters(), world_size=4, n_training=3)
 
 
 def test_the_picture_size_is_a_side_or_height_and_width() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from shared.domain.datasets import n_set_aside
 from worker.training.errors import TrainingFailed
 
 Indices = NDArray[np.int64]
@@ -23,7 +24,7 @@ def split(indices: Indices, labels: NDArray[np.int64], fraction: float, seed: in
     aside: list[Indices] = []
     for number in np.unique(labels[indices]):
         of_class = generator.permutation(indices[labels[indices] == number])
-        aside.append(of_class[: min(round(fraction * len(of_class)), len(of_class) - 1)])
+        aside.append(of_class[: n_set_aside(len(of_class), fraction)])
     validation = np.sort(np.concatenate(aside))
     if len(validation) == 0:
         largest = max((indices[labels[indices] == n] for n in np.unique(labels[indices])), key=len)

@@ -51,7 +51,7 @@ def connection(
     missing = [word for word, value in (("server address", found_url), ("API key", found_key)) if not value]
     if not found_url or not found_key:
         raise UsageError(f"no {' and no '.join(missing)}: {_HOW.format(file=config_file(env))}")
-    return Connection(_checked(found_url), found_key)
+    return Connection(_checked(found_url), _checked_key(found_key))
 
 
 def config_file(env: Mapping[str, str] = os.environ) -> Path:
@@ -96,6 +96,12 @@ def _read_key(path: Path) -> str:
         raise UsageError(f"the key file {path} cannot be read: {error}") from error
     if not key:
         raise UsageError(f"the key file {path} is empty")
+    return key
+
+
+def _checked_key(key: str) -> str:
+    if not (key.isascii() and key.isprintable()):
+        raise UsageError("the API key has characters that no key has; copy it again")
     return key
 
 

@@ -26,7 +26,8 @@ class ServerRefused(ThawError):
         self.status = status
 
     def __str__(self) -> str:
-        return f"{self.param}: {self.message}" if self.param else self.message
+        is_named = not self.param or self.message.startswith(f"{self.param}:")
+        return self.message if is_named else f"{self.param}: {self.message}"
 
 
 class ServerUnreachable(ThawError):

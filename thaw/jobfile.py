@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,10 +21,13 @@ class _Loader(yaml.SafeLoader):
     """YAML that refuses a key given twice, and reads 1e-3 as the number it looks like."""
 
 
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    pairs = [(loader.construct_object(key, deep=True), value) for key, value in node.value]
-    found: dict[Any, Any] = {}
-    for (key, value), (key_node, _) in zip(pairs, node.value, strict=True):
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key_node, value in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, str):
+            problem = f"{key!r} is no field's name; put it in quotes"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
         if key in found:
             raise yaml.MarkedYAMLError(problem=f"{key!r} is given twice", problem_mark=key_node.start_mark)
         found[key] = loader.construct_object(value, deep=True)
@@ -43,11 +48,10 @@ def load(path: Path, changes: Iterable[str] = ()) -> dict[str, Any]:
     Raises UsageError on anything that cannot be read as a job.
     """
     try:
-        job = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  # a SafeLoader
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path} is no YAML: {_in_a_line(error)}") from error
+    job = _read(text, str(path))
     if not isinstance(job, dict):
         raise UsageError(f"{path}: a job is a mapping of fields, such as `model: resnet18`")
     _make_absolute(job, path.resolve().parent)
@@ -66,10 +70,7 @@ def apply(job: dict[str, Any], change: str) -> None:
     steps = path.strip().split(".")
     if not equals or not all(steps):
         raise UsageError(f"--set {change}: write it as path=value, such as hyperparameters.n_epochs=5")
-    try:
-        value = yaml.load(text, _Loader)  # noqa: S506  # a SafeLoader
-    except yaml.YAMLError as error:
-        raise UsageError(f"--set {change}: the value is no YAML: {_in_a_line(error)}") from error
+    value = _read(text, f"--set {change}")
     holder: Any = job
     for depth, step in enumerate(steps[:-1]):
         holder = _enter(holder, step, change, ".".join(steps[: depth + 1]))
@@ -79,6 +80,22 @@ def apply(job: dict[str, Any], change: str) -> None:
 def local_files(job: Mapping[str, Any]) -> dict[str, Path]:
     """The fields of a loaded job that name data on this machine."""
     return {field: Path(job[field]) for field in FILE_FIELDS if _is_local(field, job.get(field))}
+
+
+def _read(text: str, where: str) -> Any:
+    """The value that a YAML text stands for, if JSON can carry it."""
+    try:
+        value = yaml.load(text, _Loader)  # noqa: S506  # a SafeLoader
+    # A date such as 2026-13-01 is a ValueError of datetime's.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UsageError(f"{where} is no YAML: {_in_a_line(error)}") from error
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(
+            f"{where}: {error}; a job is made of texts, finite numbers, true, false, null, lists and mappings"
+        ) from error
+    return value
 
 
 def _enter(holder: Any, step: str, change: str, so_far: str) -> Any:
@@ -108,11 +125,11 @@ def _index(items: list[Any], step: str, change: str) -> int:
 
 def _make_absolute(job: dict[str, Any], folder: Path) -> None:
     for field, path in local_files(job).items():
-        job[field] = str((folder / path.expanduser()).resolve())
+        job[field] = os.path.realpath(folder / os.path.expanduser(path))  # leaves ~nobody as it is
 
 
 def _is_local(field: str, value: Any) -> bool:
-    if not isinstance(value, str) or value.startswith(_FILE_ID):
+    if not isinstance(value, str) or not value or "\0" in value or value.startswith(_FILE_ID):
         return False
     # Weights may also be a word, such as DEFAULT or IMAGENET1K_V2.
     return field != "weights" or "/" in value or value.endswith(".safetensors")

@@ -53,13 +53,15 @@ def zip_folder(folder: Path, archive: Path) -> tuple[str, ...]:
     """Write the folder's files to `archive`, in the order of their names and without their times.
 
     Returns the hidden files that were left out. Nothing is compressed: pictures already are, and another
-    version of zlib would give other bytes. Raises UsageError on an empty folder or one without class folders.
+    version of zlib would give other bytes. Raises UsageError on an empty folder, one without class folders,
+    and one that holds links to folders.
     """
-    files = [
-        path
-        for path in sorted(folder.rglob("*"), key=lambda p: p.relative_to(folder).parts)
-        if path.is_file()
-    ]
+    found = sorted(folder.rglob("*"), key=lambda p: p.relative_to(folder).parts)
+    if links := [path for path in found if path.is_symlink() and not path.is_file()]:
+        raise UsageError(
+            f"{links[0]}: a link to a folder, or to nothing, is not followed; put the files here"
+        )
+    files = [path for path in found if path.is_file()]
     names = {path.relative_to(folder).as_posix(): path for path in files}
     hidden = tuple(name for name in names if any(part.startswith(".") for part in name.split("/")))
     shown = {name: path for name, path in names.items() if name not in set(hidden)}

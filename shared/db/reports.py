@@ -109,7 +109,7 @@ def _tell(session: Session, job: Job, line: ProgressLine, actor: str) -> None:
             data = {"code": line.code, **_plain(line)["data"]}
             record(session, job, "note", line.message, actor=actor, level=line.level, data=data)
         case ValidationLine():
-            message = f"Epoch {line.epoch}: validation accuracy {line.accuracy:.4f}, loss {line.loss:.4f}."
+            message = f"Epoch {line.epoch + 1}: held-out accuracy {line.accuracy:.4f}, loss {line.loss:.4f}"
             record(session, job, "metrics", message, actor=actor, data=_figures(line))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from scripted_server import Answer, Script, refused, scripted, told
 
+ARTIFACTS = {"object": "list", "data": [{"name": "a", "bytes": 1, "sha256": "0"}], "has_more": False}
 JOB = {"id": "ftjob-1", "model": "resnet18", "status": "failed", "phase": "failed"}
 
 
@@ -102,6 +103,43 @@ def test_submit_prints_the_id_alone(server: Script, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "ftjob-1\n", "")
     assert server.requests[-1].body == b'{"model":"resnet18","training_file":"file-1","seed":3}'
     assert server.requests[-1].headers["Authorization"] == "Bearer thaw_secret"
+
+
+def test_the_queue_says_what_each_job_waits_for(server: Script, tmp_path: Path) -> None:
+    waiting = {**JOB, "priority": 5, "created_at": 0, "wait_reason": "2 of 4 slots are free"}
+    server.on("GET /v1/queue", told({"object": "list", "data": [waiting], "has_more": False}))
+    done = thaw(server.url, "queue", home=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[1].split()[:3] == ["ftjob-1", "resnet18", "5"]
+    assert "2 of 4 slots are free" in done.stdout
+
+
+def test_a_job_without_a_result_is_no_success_to_download(server: Script, tmp_path: Path) -> None:
+    path = "/v1/fine_tuning/jobs/ftjob-1"
+    server.on(f"GET {path}", told(JOB))
+    server.on(f"GET {path}/artifacts", told({"object": "list", "data": [], "has_more": False}))
+    done = thaw(server.url, "download", "ftjob-1", "--to", str(tmp_path / "result"), home=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "thaw: ftjob-1 has no result: it is failed\n"
+
+
+def test_what_cannot_be_read_or_sent_from_here_is_one_line(server: Script, tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "cat").symlink_to(tmp_path)
+    for arguments, env, words in (
+        (("files", "put", str(tmp_path / "scans")), {}, "a link to a folder"),
+        (("list",), {"THAW_API_KEY": "thaw_k\N{LATIN SMALL LETTER E WITH ACUTE}y"}, "copy it again"),
+        (("download", "ftjob-1", "--to", "/proc/result"), {}, "/proc/result"),
+    ):
+        server.on("GET /v1/fine_tuning/jobs/ftjob-1/artifacts", told(ARTIFACTS))
+        done = thaw(server.url, *arguments, home=tmp_path, **env)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert words in done.stderr
+
+
+def test_a_refusal_that_names_its_field_is_not_prefixed_again(server: Script, tmp_path: Path) -> None:
+    server.on("GET /v1/fine_tuning/jobs/ftjob-1", refused(422, "seed: must be less", "seed"))
+    assert thaw(server.url, "show", "ftjob-1", home=tmp_path).stderr == "thaw: seed: must be less\n"
 
 
 def test_what_is_not_built_says_so(tmp_path: Path) -> None:

@@ -81,6 +81,12 @@ def test_paths_in_the_file_are_relative_to_it_and_those_of_a_change_to_the_folde
         ("model: a\nmodel: b\n", "'model' is given twice"),
         ("- model\n", "a job is a mapping"),
         ("a: [", "no YAML"),
+        ("suffix: 2026-01-01", "date is not JSON serializable"),
+        ("suffix: 2026-13-01", "month must be in"),
+        ("seed: .nan", "finite numbers"),
+        ("? [a]\n: b", "no field's name"),
+        ("1: b", "put it in quotes"),
+        ("a: " + "[" * 3000, "no YAML"),
     ],
 )
 def test_a_file_that_is_no_job_is_refused(tmp_path: Path, text: str, told: str) -> None:

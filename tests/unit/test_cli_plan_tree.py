@@ -67,8 +67,8 @@ def test_phases_and_shared_tensors_are_named() -> None:
         "n_frozen": 0,
     }
     lines = drawn(plan(phases=[first, second], aliases={"out.weight": "fc.weight"}))
-    assert lines[0] == "from epoch 0"
-    assert lines[lines.index("from epoch 3") + 1].startswith(
+    assert lines[0] == "from epoch 1"
+    assert lines[lines.index("from epoch 4") + 1].startswith(
         "tiny: 10,000 of 10,000 parameters train (100.00%)"
     )
     assert lines[-1] == "out.weight is the same tensor as fc.weight"

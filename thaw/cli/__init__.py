@@ -16,6 +16,10 @@ def main() -> None:
     except ThawError as error:
         sys.stderr.write(f"thaw: {error}\n")
         sys.exit(exit_code(error))
+    except OSError as error:
+        # A file or folder here that cannot be read or written; the server's failures are ThawErrors.
+        sys.stderr.write(f"thaw: {error}\n")
+        sys.exit(Exit.USAGE)
 
 
 def exit_code(error: ThawError) -> Exit:

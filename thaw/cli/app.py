@@ -19,6 +19,7 @@ def build() -> typer.Typer:
     for command in (up, submit, plan, watch, jobs.show, jobs.cancel, jobs.logs, jobs.metrics):
         app.command()(command)
     app.command("list")(jobs.list_jobs)
+    app.command()(jobs.queue)
     app.command()(results.download)
     app.command()(results.predict)
     app.add_typer(_files(), name="files")

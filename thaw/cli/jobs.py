@@ -32,6 +32,26 @@ def list_jobs(
     table(("id", "model", "state", "accuracy", "created"), rows, right=("accuracy",))
 
 
+def queue(ctx: typer.Context, json: Json = False) -> None:
+    """The team's jobs that wait for slots, in order, and what each waits for."""
+    with server(ctx) as thaw:
+        jobs = list(thaw.jobs.queue())
+    if json:
+        as_json([dict(job.raw) for job in jobs])
+        return
+    rows = (
+        (
+            job.id,
+            job.model,
+            job.raw["priority"],
+            when(job.raw.get("created_at")),
+            job.raw.get("wait_reason") or "free slots",
+        )
+        for job in jobs
+    )
+    table(("id", "model", "priority", "created", "waits for"), rows, right=("priority",))
+
+
 def show(ctx: typer.Context, job_id: JobId, json: Json = False) -> None:
     """One job: its state, figures, what is frozen, and its error where it has one."""
     with server(ctx) as thaw:
@@ -89,7 +109,7 @@ def _facts(job: Job) -> Iterator[tuple[str, str]]:
     if reason := job.raw.get("wait_reason"):
         yield "waits", str(reason)
     for phase in job.raw["freeze_plan"]["phases"]:
-        yield f"from epoch {phase['from_epoch']}", counts(phase["n_trainable"], phase["n_frozen"])
+        yield f"from epoch {phase['from_epoch'] + 1}", counts(phase["n_trainable"], phase["n_frozen"])
     yield from _proof(job.raw.get("result") or {})
     yield "created", f"{when(job.raw['created_at'])} UTC"
     if finished := job.raw.get("finished_at"):

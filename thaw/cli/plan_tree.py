@@ -40,7 +40,7 @@ def drawn_plan(plan: Mapping[str, Any], order: Sequence[str] = ()) -> Renderable
     parts: list[RenderableType] = []
     for phase in plan["phases"]:
         if len(plan["phases"]) > 1:
-            parts.append(Text(f"from epoch {phase['from_epoch']}", style="bold"))
+            parts.append(Text(f"from epoch {phase['from_epoch'] + 1}", style="bold"))
         parts.append(_drawn_phase(str(plan["model"]), phase, rank))
     aliases = sorted((plan.get("aliases") or {}).items())
     parts.extend(Text(f"{alias} is the same tensor as {name}") for alias, name in aliases)

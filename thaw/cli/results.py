@@ -28,7 +28,10 @@ def download(
     """Download a job's result, each file checked by its sha256, and print where it lies."""
     folder = to or Path(job_id)
     with server(ctx) as thaw:
-        for artifact in list(thaw.jobs.artifacts(job_id)):
+        found = list(thaw.jobs.artifacts(job_id))
+        if not found:
+            raise UsageError(f"{job_id} has no result: it is {thaw.jobs.get(job_id).phase}")
+        for artifact in found:
             fetch(thaw, job_id, artifact, folder)
     line(str(folder))
 

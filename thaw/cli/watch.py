@@ -154,14 +154,4 @@ def _bar(console: Console) -> Iterator[Show]:
 def event_line(event: Event) -> str:
     """An event as a line: when, what."""
     level = "" if event.level == "info" else f"{event.level}: "
-    return f"{time.strftime('%H:%M:%S', time.localtime(event.created_at))} {level}{_told(event)}"
-
-
-def _told(event: Event) -> str:
-    """The event's own words, except that epochs count from 1 here."""
-    if event.type == "metrics":
-        found = event.data
-        return (
-            f"Epoch {found['epoch'] + 1}: held-out accuracy {found['accuracy']:.4f}, loss {found['loss']:.4f}"
-        )
-    return event.message
+    return f"{time.strftime('%H:%M:%S', time.localtime(event.created_at))} {level}{event.message}"

@@ -139,7 +139,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     """Sixteen-bit greys scaled to eight: Pillow's own conversion cuts them off at 255."""
     if image.mode == "F":
         raise ValueError(
-            "its values are floating-point numbers without a known range; save it as 8 or 16 bit"
+            "its values are floating-point numbers without a known range; save it as 8 bit"
         )
     if not image.mode.startswith("I"):
         return image

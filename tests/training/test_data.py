@@ -16,7 +16,7 @@ from trainer_runs import MakeSpec, RunHere
 
 from shared.domain.events import DataSource
 from worker.training.data import open_samples
-from worker.training.images import decode
+from worker.training.images import Unreadable, decode
 from worker.training.loading import Batches
 from worker.training.pictures import open_pictures
 from worker.training.ranks import Ranks
@@ -165,3 +165,9 @@ def test_training_on_pictures_that_are_decoded_anew_each_epoch(
     assert "decoded anew" in one.result.decisions["pictures"]
     assert one.result.ranks.checksum == other.result.ranks.checksum
     assert len(one.result.epochs) == 3
+
+
+def test_a_picture_of_floating_point_numbers_is_refused_not_clipped_to_black(tmp_path: Path) -> None:
+    Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)).save(tmp_path / "f.tiff")
+    with pytest.raises(Unreadable, match="floating-point"):
+        decode((tmp_path / "f.tiff").read_bytes())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,19 +24,23 @@ def main() -> None:
         sys.exit(f"thaw trainer: {refusal}")
     from worker.training.entry import run_rank  # noqa: PLC0415  # torch is imported only by a process that may train
 
-    run_rank(arguments.spec, arguments.out)
-    _leave()
+    try:
+        run_rank(arguments.spec, arguments.out)
+    except Exception:
+        traceback.print_exc()
+        _leave(1)
+    _leave(0)
 
 
-def _leave() -> NoReturn:
-    """End without Python's own tidying up.
+def _leave(exit_code: int) -> NoReturn:
+    """End without Python's own tidying up; all is written by now.
 
-    All is written and the ranks have parted. torch's threads can crash a process that takes itself down in
-    order, which torch elastic would report as a failed rank (seen once in some hundred runs on gloo).
+    torch's threads can crash a process that takes itself down in order, which torch elastic takes for a
+    failed rank (seen once in some hundred runs on gloo), and NCCL can wait there for a peer for ever.
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(exit_code)
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from shared.domain.events import TrainerSpec
 from worker.training.models import build, load_weights, replace_head
+from worker.training.state import seed_generators
 
 
 def build_network(spec: TrainerSpec) -> nn.Module:
@@ -18,11 +18,11 @@ def build_network(spec: TrainerSpec) -> nn.Module:
     """
     size = (spec.preprocessing.height, spec.preprocessing.width)
     base, target = spec.base, spec.target
-    torch.manual_seed(spec.seed)
+    seed_generators(spec.seed)
     model = build(base.name, base.source, base.num_classes, base.head[0] if base.head else None, size)
     if spec.weights is not None:
         load_weights(model, Path(spec.weights.path))
     if spec.replace_head:
-        torch.manual_seed(spec.seed + 1)
+        seed_generators(spec.seed + 1)
         replace_head(model, target.head, target.num_classes)
     return model

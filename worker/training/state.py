@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -155,8 +157,14 @@ def _check_identity(saved: Mapping[str, Any], identity: Identity) -> None:
 
 
 def seed_generators(seed: int) -> None:
-    """torch's generators of this rank, those of its GPUs included."""
+    """All generators of this rank: torch's, those of its GPUs included, numpy's and Python's own.
+
+    Checkpoints hold torch's alone: a registered model that draws from the others repeats a run that is not
+    interrupted, and no other.
+    """
     torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
 
 
 def save_generators(ranks: Ranks) -> dict[str, Tensor]:

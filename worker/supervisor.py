@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from shared.db import leases
 from shared.db.engine import make_engine
 from shared.db.leases import Claim
-from shared.domain.events import ErrorReport, OutcomeReport
+from shared.domain.events import SUPERVISOR_FAILED, ErrorReport, OutcomeReport
 from shared.domain.job import Outcome
 from shared.settings import Settings
 from worker.attempt import Attempt, End
@@ -77,6 +77,7 @@ def _finish(claim: Claim, settings: Settings, engine: Engine, end: End) -> None:
             artifacts=end.artifacts,
             clean=clean,
             actor=settings.node_name,
+            suspect_s=settings.scaled(settings.gang_s),
         ),
         give_up=lambda: None,
     )
@@ -103,7 +104,7 @@ def _slots_are_clean(work_dir: Path, slots: list[int]) -> bool:
 
 def _broken(error: Exception) -> OutcomeReport:
     report = ErrorReport(
-        code="supervisor_failed",
+        code=SUPERVISOR_FAILED,
         message=f"the worker itself failed: {type(error).__name__}: {error}",
         traceback="".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:],
         time=time.time(),

@@ -19,7 +19,8 @@ from sqlalchemy.orm import Session
 from shared.db.fence import lock_attempt
 from shared.db.history import move
 from shared.db.models import Allocation, Artifact, Attempt, Job, Slot
-from shared.domain.events import ErrorReport
+from shared.db.suspicion import suspect
+from shared.domain.events import SUPERVISOR_FAILED, ErrorReport
 from shared.domain.job import (
     AFTER_STOP,
     LIVE_ALLOCATION_STATES,
@@ -54,11 +55,15 @@ def finish(  # noqa: PLR0913 - each is one fact of what the node reports
     artifacts: Sequence[StoredArtifact],
     clean: bool,
     actor: str,
+    suspect_s: float = 0.0,
 ) -> bool:
     """End an allocation as its node tells it. `clean`: no process of it is left, its slots are free at once.
 
     Only node rank 0 gives a result and artifacts. False: the lease was lost, nothing is written and the
     result must not be used; True also when an earlier try of this call was committed.
+
+    A node whose own program failed gets no offer for `suspect_s` seconds: else it would take one waiting job
+    after another, each of which would lose a try.
     """
     found = lock_attempt(session, token)
     if found is None:
@@ -68,6 +73,9 @@ def finish(  # noqa: PLR0913 - each is one fact of what the node reports
     mine = next((one for one in allocations if one.id == allocation_id), None)
     if mine is None or mine.state is not AllocationState.CLAIMED:
         return mine is not None and mine.state is AllocationState.ENDED and mine.outcome is outcome
+    if suspect_s > 0 and error is not None and error.code == SUPERVISOR_FAILED:
+        # Before the slots: a node that registers locks in this order too.
+        suspect(session, [mine.node_id], for_s=suspect_s)
     if mine.node_rank == 0:
         _store(session, attempt, artifacts)
         job.result = result if outcome is Outcome.SUCCEEDED else job.result

@@ -13,12 +13,13 @@ from uuid import UUID
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, aliased
 
-from shared.db.clock import seconds_ago, seconds_from_now
+from shared.db.clock import seconds_ago
 from shared.db.endings import end_allocation, lock_allocations, settle, withdraw_offers
 from shared.db.fence import lock_attempt
 from shared.db.history import lock_job, move
 from shared.db.models import Allocation, Attempt, Job, NodeRow
 from shared.db.placement import Offer
+from shared.db.suspicion import suspect
 from shared.domain.events import ErrorReport
 from shared.domain.job import AllocationState, AttemptState, JobState, NodeState, Outcome
 
@@ -122,15 +123,6 @@ def withdraw(session: Session, token: UUID) -> bool:
     withdraw_offers(session, allocations)
     settle(session, job, attempt, allocations, actor=ACTOR)
     return True
-
-
-def suspect(session: Session, node_ids: Sequence[str], *, for_s: float) -> None:
-    """Give these nodes no offer until they are heard again, and not for `for_s` seconds."""
-    session.execute(
-        update(NodeRow)
-        .where(NodeRow.id.in_(node_ids), NodeRow.state.in_((NodeState.READY, NodeState.SUSPECT)))
-        .values(state=NodeState.SUSPECT, suspect_until=seconds_from_now(for_s))
-    )
 
 
 def lose_silent_nodes(session: Session, *, lease_s: float) -> Sequence[str]:

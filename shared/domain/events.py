@@ -33,6 +33,9 @@ METRICS_FILE = "metrics.jsonl"
 CHECKPOINT_FOLDER = "checkpoints"
 MANIFEST_FILE = "manifest.json"
 
+# The code of an ErrorReport that tells of the worker program itself, or of its host.
+SUPERVISOR_FAILED = "supervisor_failed"
+
 
 class WeightsFile(Shape):
     """Weights on the node's disk."""

@@ -135,6 +135,7 @@ class World:
         result: dict[str, Any] | None = None,
         artifacts: tuple[leases.StoredArtifact, ...] = (),
         clean: bool = True,
+        suspect_s: float = 0.0,
     ) -> bool:
         """Report the end of an allocation."""
         return run_step(
@@ -148,6 +149,7 @@ class World:
             artifacts=artifacts,
             clean=clean,
             actor="node-0",
+            suspect_s=suspect_s,
         )
 
     def stop(self, job_id: str, reason: Any) -> None:

@@ -11,8 +11,9 @@ from uuid import uuid4
 import pytest
 from dispatch_rows import LEASE_S, World
 from sqlalchemy import select
+from waiting import eventually
 
-from shared.db import leases, reconcile
+from shared.db import leases, nodes, reconcile
 from shared.db.engine import make_engine, transaction
 from shared.db.leases import Claim, Renewal, StoredArtifact
 from shared.db.models import Allocation, Artifact, Checkpoint, Metric, Slot
@@ -201,8 +202,10 @@ def test_progress_becomes_metrics_events_and_the_latest_figures(world: World) ->
     with transaction(world.engine) as session:
         kinds = session.scalars(select(Metric.kind).order_by(Metric.id)).all()
     assert kinds == ["train", "train", "validation"]
-    seen = [(event.type, event.level) for event in world.events(job.id)][-3:]
+    told = world.events(job.id)[-3:]
+    seen = [(event.type, event.level) for event in told]
     assert seen == [("phase", "info"), ("metrics", "info"), ("note", "warn")]
+    assert told[1].message == "Epoch 1: held-out accuracy 0.9000, loss 0.4000"
 
 
 def test_a_figure_that_is_no_number_is_stored_as_null(world: World) -> None:
@@ -280,6 +283,27 @@ def test_the_last_lost_try_fails_the_job_and_says_how_many_there_were(world: Wor
     assert job.error is not None
     assert job.error["code"] == "worker_lost"
     assert "2 of 2" in job.error["message"]
+
+
+@pytest.mark.parametrize(
+    ("code", "after"), [("supervisor_failed", NodeState.SUSPECT), ("worker_lost", NodeState.READY)]
+)
+def test_a_node_whose_own_program_failed_gets_no_offer_for_a_while(
+    world: World, code: str, after: NodeState
+) -> None:
+    claimed = world.running()
+    error = ErrorReport(code=code, message="no room on the disk", time=time.time())
+    assert world.finish(claimed, Outcome.LOST, error=error, suspect_s=0.5)
+    assert world.node_row().state is after
+    incarnation = world.incarnations["node-0"]
+    assert run_step(world.engine, nodes.beat, "node-0", incarnation, reachable=True)
+    assert world.node_row().state is after, "to be heard of is not enough"
+
+    def is_ready() -> bool:
+        run_step(world.engine, nodes.beat, "node-0", incarnation, reachable=True)
+        return world.node_row().state is NodeState.READY
+
+    eventually(is_ready, within_s=5)
 
 
 def test_a_job_lost_while_it_is_cancelled_is_cancelled(world: World) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
+from fastapi.dependencies.models import Dependant
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
@@ -92,10 +93,17 @@ def scope(session: SessionDep, caller: CallerDep) -> Scope:
 ScopeDep = Annotated[Scope, Depends(scope, scope="function")]
 
 
+def _query_names(dependant: Dependant) -> Iterator[str]:
+    """The query parameters of a route, or of a dependency, and of what it depends on in turn."""
+    yield from (field.alias for field in dependant.query_params)
+    for deeper in dependant.dependencies:
+        yield from _query_names(deeper)
+
+
 def refuse_unknown_query(request: Request) -> None:
     """A query parameter that no one reads is an error, not silence."""
     route = request.scope["route"]
-    known = {field.alias for field in route.dependant.query_params}
+    known = set(_query_names(route.dependant))
     deep = {parameter["name"] for parameter in (route.openapi_extra or {}).get("parameters", ())}
     for name in request.query_params:
         start, bracket, _ = name.partition("[")

@@ -47,7 +47,8 @@ _LEFT_OUT_OF_RESULT = frozenset({"freeze_plan", "spec", "job_id"})
 def page_of(page: Page[Row], view: Callable[[Row], Item]) -> ListOf[Item]:
     """A page of rows as the API shows it."""
     data = [view(row) for row in page.rows]
-    ids = [str(getattr(item, "id", "")) for item in data]
+    # Artifacts have no id: a name is what their list takes as `after`.
+    ids = [str(getattr(item, "id", None) or getattr(item, "name", "")) for item in data]
     return ListOf(
         data=data, has_more=page.has_more, first_id=ids[0] if ids else None, last_id=ids[-1] if ids else None
     )

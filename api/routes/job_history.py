@@ -48,15 +48,21 @@ def _followed_job(job_id: str, caller: CallerDep, parts: PartsDep) -> str:
         return Scope(session, caller.team_id).get(Job, job_id).id
 
 
+def _last_seen(
+    last_event_id: Annotated[str | None, Header(max_length=200)] = None, after: After = None
+) -> int:
+    """The event behind which to begin, decided before the answer has begun: it could not be refused later."""
+    return _seq(last_event_id, "Last-Event-ID") or _seq(after) or 0
+
+
 @streams.get("/events", response_class=EventSourceResponse)
 async def follow_events(
     job_id: Annotated[str, Depends(_followed_job)],
+    last_seen: Annotated[int, Depends(_last_seen)],
     parts: PartsDep,
-    last_event_id: Annotated[str | None, Header(max_length=200)] = None,
-    after: After = None,
 ) -> AsyncIterator[ServerSentEvent]:
     """Every event as it happens, until the job is over."""
-    async for event in parts.feed.follow(job_id, _seq(last_event_id or after) or 0):
+    async for event in parts.feed.follow(job_id, last_seen):
         yield ServerSentEvent(id=str(event.seq), data=event_view(event))
 
 
@@ -105,11 +111,11 @@ def list_metrics(
     return page_of(page, metric_view)
 
 
-def _seq(event: str | None) -> int | None:
+def _seq(event: str | None, param: str = "after") -> int | None:
     """The number in an event's id."""
-    if event is None:
+    if not event:
         return None
     match = _EVENT_ID.match(event)
     if match is None:
-        raise Invalid(f"{event!r} is no event: give its number, or its id 'ftevent-...'", param="after")
+        raise Invalid(f"{event!r} is no event: give its number, or its id 'ftevent-...'", param=param)
     return int(match[1])

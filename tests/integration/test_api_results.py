@@ -46,6 +46,7 @@ def test_artifacts_are_listed_and_fetched_whole_or_in_part(api: ApiHouse) -> Non
     assert listed["data"][1]["sha256"] == hashlib.sha256(MODEL).hexdigest()
     first = api.client.get(path, params={"limit": 1}).json()
     assert first["has_more"] is True
+    assert first["last_id"] == "model.json", "what the next page's `after` is"
     after = api.client.get(path, params={"after": "model.json"}).json()["data"]
     assert [a["name"] for a in after] == ["model.safetensors"]
     whole = api.client.get(f"{path}/model.safetensors")

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from api_house import JOBS, ApiHouse, api_on, class_folders
+from api_house import JOBS, ApiHouse, api_on, class_folders, refused
 from api_server import ROOT, environment, served
 from waiting import eventually
 
@@ -86,6 +86,23 @@ def test_events_are_sent_as_they_happen_until_the_job_is_over(settings: Settings
         assert [event["seq"] for event in followers[2].seen] == [3, 4, 5]
         assert followers[0].seen[-1]["data"]["new"] == "succeeded"
         assert followers[0].ids == ["1", "2", "3", "4", "5"]
+
+
+def test_a_stream_that_cannot_begin_where_it_was_asked_to_is_refused(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with api_on(settings) as house, served(settings, tmp_path / "log") as address:
+        job = house.job(training_file=house.data_set("a", "b"))["id"]
+        house.move(job, JobState.CANCELLED)
+        asked = {"Accept": "text/event-stream", "Authorization": house.client.headers["Authorization"]}
+        events = f"{address}{JOBS}/{job}/events"
+
+        for bad in ("x", "-1", "ftevent-a-99999999999"):
+            refused(httpx.get(events, headers=asked | {"Last-Event-ID": bad}), 422, "Last-Event-ID", bad)
+        refused(httpx.get(events, headers=asked, params={"after": "x"}), 422, "after", "x")
+        refused(httpx.get(events, headers=asked, params={"until": "3"}), 422, "until", "after")
+        late = httpx.get(events, headers=asked, params={"after": "2"})
+        assert [line for line in late.text.splitlines() if line.startswith("id:")] == ["id: 3"]
 
 
 class _Follower:

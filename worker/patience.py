@@ -1,4 +1,4 @@
-"""Waiting for an artifact store that is away, for a while."""
+"""Waiting for an artifact store, or another host, that is away, for a while."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TypeVar
 import structlog
 
 from shared.artifacts import StoreUnavailable
+from shared.domain.errors import Unavailable
 
 PATIENCE_S = 600.0
 _FIRST_PAUSE_S = 0.5
@@ -16,8 +17,12 @@ _LONGEST_PAUSE_S = 15.0
 T = TypeVar("T")
 
 
+class HostAway(Unavailable):
+    """A host outside of Thaw cannot be reached just now, and may be back soon."""
+
+
 def patiently(step: Callable[[], T], give_up: Callable[[], None], patience_s: float = PATIENCE_S) -> T:
-    """Run `step`, again while the store is away, for up to `patience_s`; then StoreUnavailable is raised on.
+    """Run `step`, again while it raises StoreUnavailable or HostAway, for `patience_s`; then raise that on.
 
     `give_up` is called before each try; what it raises ends it.
     """
@@ -26,9 +31,9 @@ def patiently(step: Callable[[], T], give_up: Callable[[], None], patience_s: fl
         give_up()
         try:
             return step()
-        except StoreUnavailable as error:
+        except (StoreUnavailable, HostAway) as error:
             if time.monotonic() + pause_s > until:
                 raise
-            structlog.get_logger(__name__).warning("store_away", error=error.message)
+            structlog.get_logger(__name__).warning("waits_for_a_host", error=error.message)
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

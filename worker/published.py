@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import ssl
 from collections.abc import Callable
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
@@ -21,10 +23,13 @@ from urllib.request import (
 
 from shared.domain.errors import Unavailable
 from shared.domain.resolved import PublishedWeights
+from worker.patience import HostAway
 
 MAX_BYTES = 8 * 1024**3
 _CHUNK_BYTES = 1024 * 1024
 _TIMEOUT_S = 30.0
+_AWAY = (URLError, TimeoutError, ConnectionError, ssl.SSLError, HTTPException)
+_REQUEST_TIMEOUT, _TOO_MANY_REQUESTS, _SERVER_ERRORS = 408, 429, 500
 
 Open = Callable[[str], Any]
 
@@ -33,6 +38,10 @@ class BadWeights(Unavailable):
     """The bytes are not those that were published."""
 
     default_code = "weights_corrupt"
+
+
+class NotHttps(URLError):
+    """An address, or where it leads, that is not https."""
 
 
 def fetch_published(
@@ -46,7 +55,8 @@ def fetch_published(
 ) -> None:
     """Write the weights to `target`. `open_url` opens an address; the usual one lets nothing but https pass.
 
-    Raises BadWeights for other bytes than were published, Unavailable where they cannot be had.
+    Raises BadWeights for other bytes than were published, Unavailable where they cannot be had, and its
+    HostAway where that may pass.
     """
     local = weights_dir / weights.file_name if weights_dir else None
     if local is not None and local.is_file():
@@ -57,12 +67,8 @@ def fetch_published(
         try:
             with (open_url or open_https)(weights.url) as answer, target.open("xb") as file:
                 _copy(answer, file, where, max_bytes, interrupted)
-        except (HTTPError, URLError, TimeoutError, ConnectionError) as error:
-            raise Unavailable(
-                f"the weights {weights.name} cannot be fetched from {where}: {error}; "
-                f"put {weights.file_name} into the node's weights_dir, or let the node reach that address",
-                code="weights_unavailable",
-            ) from error
+        except _AWAY as error:
+            raise _unavailable(weights, error) from error
     _check(target, weights, where)
 
 
@@ -94,11 +100,26 @@ class OnlyToHttps(HTTPRedirectHandler):
 
 def _must_be_https(url: str) -> None:
     if urlsplit(url).scheme != "https":
-        raise URLError(f"{url} is not an https address")
+        raise NotHttps(f"{url} is not an https address")
+
+
+def _unavailable(weights: PublishedWeights, error: Exception) -> Unavailable:
+    kind = HostAway if _may_pass(error) else Unavailable
+    return kind(
+        f"the weights {weights.name} cannot be fetched from {weights.url}: {error}; "
+        f"put {weights.file_name} into the node's weights_dir, or let the node reach that address",
+        code="weights_unavailable",
+    )
+
+
+def _may_pass(error: Exception) -> bool:
+    if isinstance(error, HTTPError):
+        return error.code >= _SERVER_ERRORS or error.code in (_REQUEST_TIMEOUT, _TOO_MANY_REQUESTS)
+    return not isinstance(error, NotHttps)
 
 
 def _copy(
-    source: IO[bytes], target: IO[bytes], where: str, most: int, interrupted: Callable[[], None]
+    source: HTTPResponse, target: IO[bytes], where: str, most: int, interrupted: Callable[[], None]
 ) -> None:
     size = 0
     while data := source.read(_CHUNK_BYTES):
@@ -107,6 +128,8 @@ def _copy(
         if size > most:
             raise BadWeights(f"{where} is larger than {most} bytes, which no published weights are")
         target.write(data)
+    if source.length:
+        raise ConnectionError(f"the answer ended {source.length} bytes too early")
 
 
 def _check(path: Path, weights: PublishedWeights, where: str) -> None:

@@ -9,6 +9,7 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from shared.domain.resolved import PublishedWeights, ResolvedJob
 from worker.cache import Cache
 from worker.inputs import Inputs
 from worker.interruption import LeaseLost
+from worker.patience import HostAway, patiently
 from worker.published import BadWeights, OnlyToHttps, fetch_published, open_https
 from worker.unpack import unpack
 
@@ -221,6 +223,45 @@ def test_weights_are_fetched_and_checked(
     answers["/x.pth"] = (404, b"")
     with pytest.raises(Unavailable, match="weights_dir"):
         fetch(weights(b"good", f"{url}/x.pth"), tmp_path / "gone", open_url=urlopen)
+
+
+@pytest.mark.parametrize(("status", "tries"), [(503, 2), (404, 1), (200, 1)])
+def test_only_a_host_that_may_be_back_is_waited_for(
+    site: tuple[str, dict[str, tuple[int, bytes]]], tmp_path: Path, status: int, tries: int
+) -> None:
+    url, answers = site
+    answers["/x.pth"] = (status, b"other")
+    told: list[int] = []
+
+    def try_once() -> None:
+        told.append(status)
+        (tmp_path / "x").unlink(missing_ok=True)
+        fetch(weights(b"good", f"{url}/x.pth"), tmp_path / "x", open_url=urlopen)
+
+    def back_on_the_second_try() -> None:
+        if told and status == 503:
+            answers["/x.pth"] = (200, b"good")
+
+    with nullcontext() if tries > 1 else pytest.raises(Unavailable):
+        patiently(try_once, back_on_the_second_try)
+    assert len(told) == tries
+
+
+def test_an_answer_cut_short_is_no_wrong_hash(
+    site: tuple[str, dict[str, tuple[int, bytes]]], tmp_path: Path
+) -> None:
+    url, answers = site
+    answers["/x.pth"] = (200, b"good")
+
+    def open_and_cut(address: str) -> Any:
+        answer = urlopen(address)
+        answer.length += 1  # as if the host had promised one byte more
+        return answer
+
+    with pytest.raises(HostAway):
+        fetch(weights(b"good", f"{url}/x.pth"), tmp_path / "x", open_url=open_and_cut)
+    with pytest.raises(HostAway):
+        fetch(weights(b"good", "http://127.0.0.1:1/x.pth"), tmp_path / "y", open_url=urlopen)
 
 
 def test_weights_dir_comes_first_and_is_checked_too(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from shared.db.fence import lock_attempt
 from shared.db.history import move
 from shared.db.models import Allocation, Artifact, Attempt, Job, Slot
+from shared.db.storable import storable
 from shared.db.suspicion import suspect
 from shared.domain.events import SUPERVISOR_FAILED, ErrorReport
 from shared.domain.job import (
@@ -78,7 +79,7 @@ def finish(  # noqa: PLR0913 - each is one fact of what the node reports
         suspect(session, [mine.node_id], for_s=suspect_s)
     if mine.node_rank == 0:
         _store(session, attempt, artifacts)
-        job.result = result if outcome is Outcome.SUCCEEDED else job.result
+        job.result = storable(result) if outcome is Outcome.SUCCEEDED else job.result
     end_allocation(session, mine, AllocationState.ENDED, outcome, error, clean=clean)
     settle(session, job, attempt, allocations, actor=actor)
     return True
@@ -109,7 +110,7 @@ def end_allocation(
     """End one allocation and let go of its slots: free when `clean`, else dirty until the node looks."""
     transition(allocation, to)
     allocation.outcome = outcome
-    allocation.error = error.model_dump(mode="json") if error else None
+    allocation.error = storable(error.model_dump(mode="json")) if error else None
     allocation.ended_at = func.clock_timestamp()
     allocation.lease_expires_at = None
     slots = session.scalars(

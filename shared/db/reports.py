@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from shared.db.fence import lock_writer
 from shared.db.history import record
 from shared.db.models import Attempt, Checkpoint, Job, Metric
+from shared.db.storable import storable
 from shared.domain.events import (
     CheckpointManifest,
     NoteLine,
@@ -106,8 +107,9 @@ def _tell(session: Session, job: Job, line: ProgressLine, actor: str) -> None:
                 session, job, "phase", f"The run is {line.phase}.", actor=actor, data={"phase": line.phase}
             )
         case NoteLine():
-            data = {"code": line.code, **_plain(line)["data"]}
-            record(session, job, "note", line.message, actor=actor, level=line.level, data=data)
+            note = _plain(line)
+            data = {"code": note["code"], **note["data"]}
+            record(session, job, "note", note["message"], actor=actor, level=line.level, data=data)
         case ValidationLine():
             message = f"Epoch {line.epoch + 1}: held-out accuracy {line.accuracy:.4f}, loss {line.loss:.4f}"
             record(session, job, "metrics", message, actor=actor, data=_figures(line))
@@ -129,6 +131,6 @@ def _figures(line: TrainLine | ValidationLine) -> dict[str, Any]:
 
 
 def _plain(shape: Shape) -> dict[str, Any]:
-    """As JSON that Postgres takes: NaN and infinity, which it refuses, become null."""
-    plain: dict[str, Any] = json.loads(shape.model_dump_json())
+    """As JSON that Postgres takes: NaN and infinity, which it refuses, become null, and NUL is replaced."""
+    plain: dict[str, Any] = storable(json.loads(shape.model_dump_json()))
     return plain

@@ -216,6 +216,22 @@ def test_a_figure_that_is_no_number_is_stored_as_null(world: World) -> None:
     assert progress["train"]["loss"] is None
 
 
+def test_a_text_with_a_nul_is_stored_and_hides_no_cause(world: World) -> None:
+    claimed = world.running()
+    note = NoteLine(
+        time=time.time(), level="warn", code="c", message="a\0b", data={"files": ["x\0.png"], "k\0": 1}
+    )
+    assert write(world, claimed, note)
+    event = world.events(claimed.job_id)[-1]
+    assert (event.message, event.data) == ("a�b", {"code": "c", "files": ["x�.png"], "k�": 1})
+    error = ErrorReport(code="internal", message="it broke\0here", traceback="log\0end", time=time.time())
+    assert world.finish(claimed, Outcome.FAILED, error=error)
+    job = world.read(claimed.job_id)
+    assert job.error is not None
+    assert (job.error["message"], job.error["traceback"]) == ("it broke�here", "log�end")
+    assert world.events(claimed.job_id)[-1].message == "it broke�here"
+
+
 def test_a_checkpoint_is_stored_once(world: World) -> None:
     claimed = world.running()
     assert checkpoint(world, claimed, 5)

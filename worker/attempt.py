@@ -156,7 +156,12 @@ class Attempt:
         if not self._writes:
             return End(self._run_trainer(spec, look=lambda: None))
         with UploadsBeside(
-            self._store, self._claim, self._folder, self._add_checkpoint, self._lease.check_held
+            self._store,
+            self._claim,
+            self._folder,
+            self._add_checkpoint,
+            self._lease.check_held,
+            self._lease.patience_left_s,
         ) as uploads:
             tail = ProgressTail(self._folder)
             passing_on = PassingOn(
@@ -214,7 +219,10 @@ class Attempt:
         return result
 
     def _upload(self, *names: str) -> list[StoredArtifact]:
-        return upload_results(self._store, self._claim, self._folder, names, self._lease.check_held)
+        lease = self._lease
+        return upload_results(
+            self._store, self._claim, self._folder, names, lease.check_held, lease.patience_left_s
+        )
 
     def _add_checkpoint(self, manifest: CheckpointManifest, prefix: str) -> None:
         self._must_hold(

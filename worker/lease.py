@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from pathlib import Path
@@ -42,6 +43,7 @@ class Lease:
         self._lost = False
         self._ending = False
         self._stop_reason: StopReason | None = None
+        self._stop_seen = 0.0
         self._failure: Exception | None = None
 
     def __enter__(self) -> Self:
@@ -63,6 +65,13 @@ class Lease:
     def stop_reason(self) -> StopReason | None:
         """Why the job was asked to stop, None while it was not."""
         return self._stop_reason
+
+    def patience_left_s(self) -> float:
+        """How long to wait still for a store that is away: without end, once cancelled for the grace."""
+        if self._stop_reason is not StopReason.CANCEL:
+            return math.inf
+        grace_s = self._settings.scaled(STOP_GRACE_S[StopReason.CANCEL])
+        return self._stop_seen + grace_s - time.monotonic()
 
     def check_held(self) -> None:
         """Raises LeaseLost when it is so, and what broke the renewals if anything did."""
@@ -126,4 +135,5 @@ class Lease:
             return
         request = StopRequest(reason=reason, grace_s=self._settings.scaled(STOP_GRACE_S[reason]))
         write_whole(self._run / STOP_FILE, request.model_dump_json())
+        self._stop_seen = time.monotonic()
         self._stop_reason = reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -21,10 +22,16 @@ class HostAway(Unavailable):
     """A host outside of Thaw cannot be reached just now, and may be back soon."""
 
 
-def patiently(step: Callable[[], T], give_up: Callable[[], None], patience_s: float = PATIENCE_S) -> T:
+def patiently(
+    step: Callable[[], T],
+    give_up: Callable[[], None],
+    patience_s: float = PATIENCE_S,
+    seconds_left: Callable[[], float] = lambda: math.inf,
+) -> T:
     """Run `step`, again while it raises StoreUnavailable or HostAway, for `patience_s`; then raise that on.
 
-    `give_up` is called before each try; what it raises ends it.
+    `give_up` is called before each try; what it raises ends it. `seconds_left` is asked before each pause,
+    and none goes beyond it.
     """
     until, pause_s = time.monotonic() + patience_s, _FIRST_PAUSE_S
     while True:
@@ -32,7 +39,7 @@ def patiently(step: Callable[[], T], give_up: Callable[[], None], patience_s: fl
         try:
             return step()
         except (StoreUnavailable, HostAway) as error:
-            if time.monotonic() + pause_s > until:
+            if pause_s > min(until - time.monotonic(), seconds_left()):
                 raise
             structlog.get_logger(__name__).warning("waits_for_a_host", error=error.message)
         time.sleep(pause_s)

@@ -36,7 +36,8 @@ class UploadsBeside:
     """A thread that uploads checkpoints in their order, and logs.txt when it grew.
 
     `record` is called with each checkpoint that stands in the store. `give_up` is called before each try.
-    What the store did not take within `patience_s` is left out: it may take the next again.
+    What the store did not take within `patience_s`, or the `seconds_left`, is left out: it may take the next
+    again.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class UploadsBeside:
         run: Path,
         record: Record,
         give_up: Callable[[], None],
+        seconds_left: Callable[[], float],
         *,
         patience_s: float = PATIENCE_S,
     ) -> None:
@@ -54,6 +56,7 @@ class UploadsBeside:
         self._run = run
         self._record = record
         self._give_up = give_up
+        self._seconds_left = seconds_left
         self._patience_s = patience_s
         self._waiting: queue.SimpleQueue[CheckpointLine] = queue.SimpleQueue()
         self._closing = threading.Event()
@@ -135,21 +138,30 @@ class UploadsBeside:
             self._log_size = size
 
     def _put(self, key: str, name: str) -> None:
-        patiently(partial(_put, self._store, key, self._run, name), self._give_up, self._patience_s)
+        step = partial(_put, self._store, key, self._run, name)
+        patiently(step, self._give_up, self._patience_s, self._seconds_left)
 
     def _prefix(self, step: int) -> str:
         return checkpoint_prefix(*_place(self._claim), step)
 
 
 def upload_results(
-    store: ArtifactStore, claim: Claim, run: Path, names: tuple[str, ...], give_up: Callable[[], None]
+    store: ArtifactStore,
+    claim: Claim,
+    run: Path,
+    names: tuple[str, ...],
+    give_up: Callable[[], None],
+    seconds_left: Callable[[], float],
 ) -> list[StoredArtifact]:
-    """Upload these files of the run as artifacts of the attempt. Raises NotAPlainFile for a missing one."""
+    """Upload these files of the run as artifacts of the attempt. Raises NotAPlainFile for a missing one.
+
+    A store that is away is waited for, for no more than the `seconds_left`; then StoreUnavailable is raised.
+    """
     stored = []
     for name in names:
         key = artifact_key(*_place(claim), name)
         try:
-            done = patiently(partial(_put, store, key, run, name), give_up)
+            done = patiently(partial(_put, store, key, run, name), give_up, seconds_left=seconds_left)
         except FileNotFoundError as gone:
             raise NotAPlainFile(f"the run left no {name}") from gone
         stored.append(StoredArtifact(name=name, storage_key=key, bytes=done.size, sha256=done.sha256))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 import uuid
 from pathlib import Path
@@ -42,9 +43,18 @@ class Beside:
         self.store = open_store(self.folder.as_uri())
         self.recorded: list[int] = []
         self.tries = 0
+        self.patience_s, self.seconds_left = 0.1, math.inf
 
     def uploads(self) -> UploadsBeside:
-        return UploadsBeside(self.store, CLAIM, self.run, self._record, self._try, patience_s=0.1)
+        return UploadsBeside(
+            self.store,
+            CLAIM,
+            self.run,
+            self._record,
+            self._try,
+            lambda: self.seconds_left,
+            patience_s=self.patience_s,
+        )
 
     def checkpoint(self, step: int) -> CheckpointLine:
         folder = self.run / "checkpoints" / f"step-{step}"
@@ -86,6 +96,21 @@ def test_a_store_that_was_away_gets_what_comes_after(beside: Beside) -> None:
         uploads.finish()
     assert beside.recorded[-1] == 3
     assert 1 not in beside.recorded
+
+
+def test_a_cancelled_run_does_not_wait_for_a_store_that_is_away(beside: Beside) -> None:
+    beside.patience_s = 600.0
+    with beside.uploads() as uploads:
+        beside.folder.rename(beside.folder.with_name("aside"))
+        beside.folder.touch()
+        uploads.add(beside.checkpoint(1))
+        uploads.add(beside.checkpoint(2))
+        eventually(lambda: beside.tries > 1, within_s=10)
+        beside.seconds_left = 0.0
+        begun = time.monotonic()
+        uploads.finish()
+        assert time.monotonic() - begun < 10
+    assert beside.recorded == []
 
 
 def test_a_checkpoint_behind_a_link_is_told_at_once(beside: Beside, tmp_path: Path) -> None:

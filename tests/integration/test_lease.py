@@ -1,0 +1,31 @@
+"""A lease in its thread: what it makes of what a renewal tells."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from dispatch_rows import World
+from waiting import eventually
+
+from shared.db.engine import make_engine
+from shared.domain.job import StopReason
+from shared.settings import Settings
+from worker.lease import Lease
+
+
+@pytest.mark.parametrize(("reason", "is_bounded"), [(StopReason.CANCEL, True), (StopReason.PAUSE, False)])
+def test_a_cancelled_run_has_its_grace_to_wait_for_the_store(
+    settings: Settings, tmp_path: Path, reason: StopReason, is_bounded: bool
+) -> None:
+    settings.time_scale = 0.01
+    engine = make_engine(settings.database_url.get_secret_value())
+    world = World(engine).found()
+    claimed = world.running()
+    with Lease(claimed, settings, tmp_path) as lease:
+        assert lease.patience_left_s() == math.inf
+        world.stop(claimed.job_id, reason)
+        eventually(lambda: lease.stop_reason is reason)
+        assert (lease.patience_left_s() <= 0.3) is is_bounded
+    engine.dispose()

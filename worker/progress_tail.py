@@ -17,7 +17,7 @@ class BadProgress(Exception):
 
 
 class ProgressTail:
-    """Gives each whole line once."""
+    """Gives each whole line once; of one that is not whole yet it keeps no more than a line may have."""
 
     def __init__(self, run: Path) -> None:
         self._run = run
@@ -34,6 +34,8 @@ class ProgressTail:
             return []
         self._offset += len(data)
         *whole, self._begun = (self._begun + data).split(b"\n")
+        if len(self._begun) > _MOST_BYTES:
+            raise BadProgress(f"{PROGRESS_FILE} has a line of more than {_MOST_BYTES} bytes")
         return [_parse(line) for line in whole]
 
 

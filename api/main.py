@@ -9,7 +9,7 @@ from pathlib import Path
 from alembic.script import ScriptDirectory
 from fastapi import Depends, FastAPI
 
-from api import errors
+from api import docs, errors
 from api.deps import Parts, refuse_unknown_query
 from api.errors import documented
 from api.feed import EventFeed
@@ -32,12 +32,15 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=_lifespan,
         dependencies=[Depends(refuse_unknown_query)],
         responses=documented(400, 401, 422, 503),
+        docs_url=None,  # FastAPI's own pages fetch their script from elsewhere
+        redoc_url=None,
     )
     app.state.parts = parts
     # The first added is the innermost: a refusal for its length is named and counted too.
     app.add_middleware(BodyCap, settings=settings)
     app.add_middleware(RequestContext, metrics=parts.metrics)
     errors.install(app)
+    docs.install(app)
     # The stream of events stands before the list at the same path.
     for router in (job_history.streams, job_history.router, job_results.router, jobs.router):
         app.include_router(router)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from urllib.parse import quote
 
 from thaw.downloads import Progress, fetch
 from thaw.following import Follower
+from thaw.log_following import LogFollower
 from thaw.paging import pages
 from thaw.shapes import Artifact, Event, Job
 from thaw.transport import Transport
@@ -69,18 +69,14 @@ class Jobs:
         with self._transport.stream(f"{_path(job_id)}/logs") as response:
             yield from response.iter_bytes()
 
-    def follow_logs(self, job_id: str, look_every_s: float = 1.0) -> Iterator[bytes]:
-        """What the trainer writes, until the job is over."""
-        offset = 0
-        is_over = False
-        while not is_over:
-            # Asked before the log is read, so that the end of the log is not missed.
-            is_over = self.get(job_id).is_over
-            with self._transport.stream(f"{_path(job_id)}/logs", offset=offset) as response:
-                yield from response.iter_bytes()
-                offset = int(response.headers["X-Next-Offset"])
-            if not is_over:
-                time.sleep(look_every_s)
+    def follow_logs(
+        self, job_id: str, look_every_s: float = 1.0, patience_s: float = 60.0
+    ) -> Iterator[bytes]:
+        """What the trainers of all tries from now on write, until the job is over.
+
+        ServerUnreachable comes when the server stays away for `patience_s`.
+        """
+        return LogFollower(self._transport, _path(job_id), look_every_s, patience_s).pieces()
 
     def artifacts(self, job_id: str) -> Iterator[Artifact]:
         """The files of the job's result."""

@@ -44,8 +44,11 @@ def logs(
 ) -> Response:
     """The log of the job's last attempt as text, from byte `offset`.
 
-    The header X-Next-Offset is the `offset` to ask with for what is written later.
+    The header X-Next-Offset is the `offset` to ask with for what is written later. A job that is tried again
+    begins a new log: the header X-Attempt has the number of the try, and with another number, read from 0.
     """
     part = read_log(scope, parts.store, job_id, offset)
     following = {"X-Next-Offset": str(part.next_offset)}
+    if part.attempt is not None:
+        following["X-Attempt"] = str(part.attempt)
     return StreamingResponse(part.chunks, headers=following, media_type="text/plain; charset=utf-8")

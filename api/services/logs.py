@@ -15,10 +15,11 @@ from shared.domain.events import LOG_FILE
 
 @dataclass(frozen=True)
 class LogPart:
-    """A log from some byte on, and the offset of what will follow."""
+    """A log from some byte on, the offset of what will follow, and the number of the try that wrote it."""
 
     chunks: Iterator[bytes]
     next_offset: int
+    attempt: int | None = None
 
 
 def read_log(scope: Scope, store: ArtifactStore, job_id: str, offset: int) -> LogPart:
@@ -28,7 +29,7 @@ def read_log(scope: Scope, store: ArtifactStore, job_id: str, offset: int) -> Lo
         key = artifact_key(job.team_id, job.id, attempt.id, LOG_FILE)
         try:
             end = store.head(key)
-            return LogPart(store.stream(key, min(offset, end), end), max(offset, end))
+            return LogPart(store.stream(key, min(offset, end), end), max(offset, end), attempt.number)
         except ArtifactNotFound:
             continue
     return LogPart(iter(()), offset)

@@ -65,6 +65,7 @@ def test_the_log_can_be_read_on_from_where_one_was(api: ApiHouse) -> None:
     whole = api.client.get(path)
     assert whole.text == "epoch 1 \N{CHECK MARK}\n"
     assert whole.headers["X-Next-Offset"] == "12"
+    assert whole.headers["X-Attempt"] == "1"
     rest = api.client.get(path, params={"offset": 6})
     assert (rest.text, rest.headers["X-Next-Offset"]) == ("1 \N{CHECK MARK}\n", "12")
     assert api.client.get(path, params={"offset": 12}).text == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -161,3 +162,13 @@ def test_metrics_count_requests_by_route_and_jobs_by_state(api: ApiHouse) -> Non
     route = 'method="GET",route="/v1/fine_tuning/jobs/{job_id}",status="200"'
     assert f"thaw_http_requests_total{{{route}}} 1.0" in metrics.text
     assert job not in metrics.text
+
+
+def test_the_page_of_routes_asks_no_other_server(api: ApiHouse) -> None:
+    page = api.client.get("/docs")
+
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert "://" not in page.text
+    for asset in re.findall(r'(?:src|href)="([^"]+)"', page.text):
+        assert len(api.client.get(asset).content) > 1000
+    assert api.client.get("/docs/assets/../../pyproject.toml").status_code == 404

@@ -13,12 +13,13 @@ from typing import Any
 
 @dataclass
 class Answer:
-    """`cut` ends the connection before the whole body was sent."""
+    """`cut` ends the connection before the whole body was sent; `headers` come on top of the usual ones."""
 
     body: bytes
     status: int = 200
     type: str = "application/json"
     cut: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -77,6 +78,8 @@ def scripted() -> Iterator[Script]:
             self.send_response(answer.status)
             self.send_header("Content-Type", answer.type)
             self.send_header("Content-Length", str(len(answer.body) + 10 * answer.cut))
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(answer.body)
 

@@ -51,6 +51,29 @@ def test_each_event_comes_once_though_the_stream_breaks_repeats_and_leaves_out(
     assert asked == ["0", "2", "2", "3", "6"]
 
 
+def test_a_log_is_followed_over_a_lost_server_and_into_the_next_try(server: Script, thaw: Thaw) -> None:
+    first, second = {"X-Attempt": "1"}, {"X-Attempt": "2"}
+    running = told({**OVER, "status": "running"})
+    server.on(f"GET {JOB}", running, refused(503, "starting"), running, running, told(OVER))
+    server.on(
+        f"GET {JOB}/logs",
+        Answer(b"one\ntw", type="text/plain", cut=True, headers=first),
+        Answer(b"o\n", type="text/plain", headers=first),
+        Answer(b"", type="text/plain", headers=second),
+        Answer(b"again\n", type="text/plain", headers=second),
+        Answer(b"done\n", type="text/plain", headers=second),
+    )
+    assert b"".join(thaw.jobs.follow_logs("ftjob-1", look_every_s=0.01)) == b"one\ntwo\nagain\ndone\n"
+    asked = [r.path.partition("=")[2] for r in server.requests if "/logs" in r.path]
+    assert asked == ["0", "6", "8", "0", "6"]
+
+
+def test_a_log_whose_server_stays_away_ends_the_following(server: Script, thaw: Thaw) -> None:
+    server.on(f"GET {JOB}", refused(503, "starting"))
+    with pytest.raises(ServerRefused, match="starting"):
+        list(thaw.jobs.follow_logs("ftjob-1", look_every_s=0.01, patience_s=0.05))
+
+
 def test_a_job_that_may_not_be_seen_ends_the_following(server: Script, thaw: Thaw) -> None:
     server.on(f"GET {JOB}/events", refused(404, "no job ftjob-1"))
     with pytest.raises(ServerRefused, match="no job"):

@@ -181,13 +181,22 @@ def _check_index(file: BinaryIO, caps: Caps) -> None:
         raise _bad(f"this is no whole zip archive (it has no index at its end); {_LAYOUT}")
     index_bytes: int = struct.unpack_from("<L", tail, end + 12)[0]
     if tail[max(0, end - 20) : end].startswith(b"PK\x06\x07"):
-        file.seek(min(struct.unpack_from("<Q", tail, end - 20 + 8)[0], size))
-        record = file.read(56)
-        index_bytes = struct.unpack_from("<Q", record, 40)[0] if len(record) == 56 else size
+        # Readers differ in where they look for the wide record: where its locator says, or right before it.
+        stated = struct.unpack_from("<Q", tail, end - 20 + 8)[0]
+        wide = [_wide_index_bytes(file, place) for place in (min(stated, size), tail_at + end - 20 - 56)]
+        index_bytes = max(index_bytes if index_bytes < 0xFFFFFFFF else 0, *wide)
     if index_bytes > _INDEX_BYTES_A_FILE * caps.files:
         raise _too_large(
             f"the archive's index has {index_bytes:,} bytes: that is more than {caps.files:,} members need"
         )
+
+
+def _wide_index_bytes(file: BinaryIO, place: int) -> int:
+    """The size of the index as the zip64 record at `place` states it; 0 where none is there."""
+    file.seek(max(0, place))
+    record = file.read(56)
+    is_one = len(record) == 56 and record.startswith(b"PK\x06\x06")
+    return int(struct.unpack_from("<Q", record, 40)[0]) if is_one else 0
 
 
 def _parts(name: str) -> list[str]:

@@ -68,6 +68,19 @@ def test_an_index_longer_than_its_members_need_is_not_read() -> None:
         _read(io.BytesIO(bytes(packed)))
 
 
+def test_a_wide_index_is_as_long_as_any_of_its_records_says() -> None:
+    def record(index_bytes: int) -> bytes:
+        return struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 2, 2, index_bytes, 0)
+
+    packed = _zip("a/1.png", "b/1.png").getvalue()
+    end = packed.rindex(b"PK\x05\x06")
+    for stated, adjacent in ((100, 10_000_000), (10_000_000, 100)):
+        locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, end, 1)
+        wide = packed[:end] + record(stated) + record(adjacent) + locator + packed[end:]
+        with pytest.raises(TooLarge, match="index has 10,000,000 bytes"):
+            _read(io.BytesIO(wide))
+
+
 @pytest.mark.parametrize("name", ["..\\x.png", "C:/a/x.png", "a/\x1b[31m.png"])
 def test_names_that_other_systems_would_follow_are_refused(name: str) -> None:
     with pytest.raises(Invalid):

@@ -40,6 +40,17 @@ def is_handled(work_dir: Path, allocation_id: str) -> bool:
         os.close(descriptor)
 
 
+def forget(work_dir: Path, allocation_id: str) -> None:
+    """Remove the lock that a killed process has left, unless a living one handles the allocation again."""
+    with handling(work_dir, allocation_id):
+        return
+
+
+def left_behind(work_dir: Path) -> set[str]:
+    """The allocations that have a lock here: those handled now, and those whose process was killed."""
+    return {path.stem for path in (work_dir / "locks").glob("alloc-*.lock")}
+
+
 def _lock_path(work_dir: Path, allocation_id: str) -> Path:
     return work_dir / "locks" / f"{allocation_id}.lock"
 

@@ -20,7 +20,7 @@ from shared.db.steps import run_step
 from shared.queue import is_reachable, node_queue
 from shared.settings import Settings
 from worker.devices import Devices
-from worker.handling import is_handled
+from worker.handling import forget, is_handled, left_behind
 from worker.registered import registered_models
 from worker.slots import prepare_slot_locks, slot_lock_path, try_exclusive
 
@@ -42,6 +42,7 @@ class Node:
         prepare_slot_locks(self._settings.work_dir, self._devices.n_slots)
         run_step(self._engine, nodes.register, self._facts(), self.incarnation)
         self._give_back()
+        self._forget_the_ended()
 
     def keep_beating(self) -> None:
         """Beat in a thread of its own until the process ends."""
@@ -87,10 +88,17 @@ class Node:
         for held in run_step(self._engine, nodes.claimed_by, node_id):
             if self._is_abandoned(held) and run_step(self._engine, nodes.give_up, held, actor=node_id):
                 self._log.warning("a worker process died", allocation=held.allocation_id)
+                forget(self._settings.work_dir, held.allocation_id)
         dirty = run_step(self._engine, nodes.dirty_slots, node_id)
         clean = [slot for slot in dirty if self._is_unused(slot)]
         if clean:
             run_step(self._engine, nodes.clean_slots, node_id, clean, n_slots=self._devices.n_slots)
+
+    def _forget_the_ended(self) -> None:
+        """Locks of allocations that ended while no worker ran here, as when a lease ran out."""
+        held = run_step(self._engine, nodes.claimed_by, self._settings.node_name)
+        for allocation_id in left_behind(self._settings.work_dir) - {one.allocation_id for one in held}:
+            forget(self._settings.work_dir, allocation_id)
 
     def _is_abandoned(self, held: Held) -> bool:
         """Claimed, but handled by no process, with none left on its slots."""

@@ -27,6 +27,7 @@ from shared.db.models import NodeRow, RegisteredModel
 from shared.domain.job import JobState, NodeState
 from shared.queue import UnfitRedis, check_redis, make_app, publish, redis_client
 from shared.settings import Settings
+from worker.handling import left_behind
 from worker.registered import registered_models
 from worker.serve import FolderInUse, serve
 from worker.slots import hold_shared, slot_lock_path
@@ -165,6 +166,7 @@ def test_a_killed_pool_process_costs_a_try_and_no_lease(
     os.kill(int((settings.work_dir / "pid-1").read_text()), signal.SIGKILL)
     eventually((settings.work_dir / "pid-2").exists, within_s=15)
     assert world.read(job).attempts_used == 1
+    eventually(lambda: len(left_behind(settings.work_dir)) == 1)
 
 
 def test_a_slot_still_in_use_keeps_the_earlier_claim_alive(

@@ -14,6 +14,7 @@ from shared.domain.job import JobState, NodeState
 from shared.queue import redis_client
 from shared.settings import Settings
 from worker.devices import Devices
+from worker.handling import handling, left_behind
 from worker.node import Node
 
 
@@ -52,3 +53,17 @@ def test_a_slot_that_the_node_has_no_more_goes_with_its_last_job(world: World, s
     node(world, settings, slots=1)
     assert world.read(job).state is JobState.QUEUED
     assert world.slots() == ["free"]
+
+
+def test_locks_of_killed_processes_go_and_those_in_use_stay(world: World, settings: Settings) -> None:
+    node(world, settings, slots=2)
+    claimed = world.claim(world.offer(world.job()))
+    assert claimed is not None
+    ended = settings.work_dir / "locks" / "alloc-ended.lock"
+    for lock in (ended, ended.with_name(f"{claimed.allocation_id}.lock")):
+        lock.touch()
+    with handling(settings.work_dir, "alloc-now"):
+        node(world, settings, slots=2)
+        assert left_behind(settings.work_dir) == {"alloc-now"}
+    assert world.read(claimed.job_id).state is JobState.QUEUED
+    assert world.slots() == ["free", "free"]

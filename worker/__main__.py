@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from shared import logs
+from shared.domain.errors import Conflict
 from shared.queue import UnfitRedis
 from shared.settings import get_settings
 from worker.devices import MixedDevices
@@ -18,7 +19,7 @@ def main() -> None:
     logs.configure(settings.log_level)
     try:
         sys.exit(serve(settings, run))
-    except (FolderInUse, MixedDevices, UnfitRedis) as error:
+    except (FolderInUse, MixedDevices, UnfitRedis, Conflict) as error:
         sys.exit(str(error))
 
 

@@ -21,6 +21,7 @@ from shared.queue import is_reachable, node_queue
 from shared.settings import Settings
 from worker.devices import Devices
 from worker.handling import forget, is_handled, left_behind
+from worker.home import home_id
 from worker.registered import registered_models
 from worker.slots import prepare_slot_locks, slot_lock_path, try_exclusive
 
@@ -38,9 +39,14 @@ class Node:
         self._log = structlog.stdlib.get_logger(__name__)
 
     def register(self) -> None:
-        """Take the node's place: earlier claims of a worker that died here are given back at once."""
-        prepare_slot_locks(self._settings.work_dir, self._devices.n_slots)
-        run_step(self._engine, nodes.register, self._facts(), self.incarnation)
+        """Take the node's place: earlier claims of a worker that died here are given back at once.
+
+        Raises Conflict while another host works under this name; a lease after it, nothing runs there.
+        """
+        settings = self._settings
+        prepare_slot_locks(settings.work_dir, self._devices.n_slots)
+        taken_for_s = settings.scaled(settings.lease_s)
+        run_step(self._engine, nodes.register, self._facts(), self.incarnation, taken_for_s=taken_for_s)
         self._give_back()
         self._forget_the_ended()
 
@@ -119,4 +125,5 @@ class Node:
             memory_bytes=self._devices.memory_bytes,
             n_slots=self._devices.n_slots,
             models=tuple((model.name, model.hash) for model in registered_models()),
+            home=home_id(self._settings.work_dir),
         )

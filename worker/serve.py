@@ -34,7 +34,8 @@ class FolderInUse(RuntimeError):
 def serve(settings: Settings, run: Run) -> int:
     """Work until SIGTERM, handing each claim to `run`; returns the exit status.
 
-    Raises UnfitRedis, MixedDevices and FolderInUse when this node cannot work as it is set up.
+    Raises UnfitRedis, MixedDevices, FolderInUse, and Conflict for a name that is taken, when this node cannot
+    work as it is set up.
     """
     if settings.trainer_uid is None:
         forbid_inspection()

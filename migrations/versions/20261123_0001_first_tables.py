@@ -21,6 +21,7 @@ def upgrade() -> None:
     op.create_table('nodes',
     sa.Column('id', sa.Text(), nullable=False),
     sa.Column('incarnation', sa.Uuid(), nullable=False),
+    sa.Column('home', sa.Uuid(), nullable=True),
     sa.Column('queue', sa.Text(), nullable=False),
     sa.Column('advertise_host', sa.Text(), nullable=False),
     sa.Column('port_base', sa.Integer(), nullable=False),
@@ -124,6 +125,9 @@ def upgrade() -> None:
     op.create_index('ix_jobs_base_job_id', 'jobs', ['base_job_id'], unique=False, postgresql_where=sa.text('base_job_id is not null'))
     op.create_index('ix_jobs_queue', 'jobs', [sa.literal_column('priority desc'), 'queued_at', 'id'], unique=False, postgresql_where=sa.text("state = 'queued'"))
     op.create_index('ix_jobs_team_id_created_at', 'jobs', ['team_id', 'created_at', 'id'], unique=False)
+    op.create_index('ix_jobs_training_file_id', 'jobs', ['training_file_id'], unique=False)
+    op.create_index('ix_jobs_validation_file_id', 'jobs', ['validation_file_id'], unique=False, postgresql_where=sa.text('validation_file_id is not null'))
+    op.create_index('ix_jobs_weights_file_id', 'jobs', ['weights_file_id'], unique=False, postgresql_where=sa.text('weights_file_id is not null'))
     op.create_index('ix_jobs_waiting', 'jobs', ['id'], unique=False, postgresql_where=sa.text("state = 'validating_files'"))
     op.create_table('attempts',
     sa.Column('id', sa.Text(), nullable=False),
@@ -258,6 +262,9 @@ def downgrade() -> None:
     op.drop_index('ix_attempts_live', table_name='attempts', postgresql_where=sa.text("state <> 'ended'"))
     op.drop_table('attempts')
     op.drop_index('ix_jobs_waiting', table_name='jobs', postgresql_where=sa.text("state = 'validating_files'"))
+    op.drop_index('ix_jobs_weights_file_id', table_name='jobs', postgresql_where=sa.text('weights_file_id is not null'))
+    op.drop_index('ix_jobs_validation_file_id', table_name='jobs', postgresql_where=sa.text('validation_file_id is not null'))
+    op.drop_index('ix_jobs_training_file_id', table_name='jobs')
     op.drop_index('ix_jobs_team_id_created_at', table_name='jobs')
     op.drop_index('ix_jobs_queue', table_name='jobs', postgresql_where=sa.text("state = 'queued'"))
     op.drop_index('ix_jobs_base_job_id', table_name='jobs', postgresql_where=sa.text('base_job_id is not null'))

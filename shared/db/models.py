@@ -140,6 +140,7 @@ class NodeRow(Base):
 
     id: Mapped[str] = mapped_column(primary_key=True, doc="the node's name, as the operator gave it")
     incarnation: Mapped[UUID]
+    home: Mapped[UUID | None] = mapped_column(doc="of its work folder, where its dead leave their traces")
     queue: Mapped[str] = mapped_column(doc="the Celery queue that this node alone consumes")
     advertise_host: Mapped[str]
     port_base: Mapped[int]
@@ -169,6 +170,16 @@ class Job(Base):
         ),
         Index("ix_jobs_waiting", "id", postgresql_where=text("state = 'validating_files'")),
         Index("ix_jobs_base_job_id", "base_job_id", postgresql_where=text("base_job_id is not null")),
+        # Whether a file may be deleted: does an unfinished job use it?
+        Index("ix_jobs_training_file_id", "training_file_id"),
+        Index(
+            "ix_jobs_validation_file_id",
+            "validation_file_id",
+            postgresql_where=text("validation_file_id is not null"),
+        ),
+        Index(
+            "ix_jobs_weights_file_id", "weights_file_id", postgresql_where=text("weights_file_id is not null")
+        ),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)

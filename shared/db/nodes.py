@@ -12,10 +12,12 @@ from sqlalchemy import case, delete, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
+from shared.db.clock import seconds_ago
 from shared.db.endings import finish, lock_allocations, settle, withdraw_offers
 from shared.db.fence import lock_attempt
 from shared.db.history import move
 from shared.db.models import Allocation, Attempt, NodeRow, RegisteredModel, Slot
+from shared.domain.errors import Conflict
 from shared.domain.events import ErrorReport
 from shared.domain.job import (
     LIVE_ALLOCATION_STATES,
@@ -32,7 +34,11 @@ from shared.domain.job import (
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """What a node says of itself. `models`: (name, hash) of the registered models installed there."""
+    """What a node says of itself.
+
+    `models`: (name, hash) of the registered models installed there. `home`: the id of its work folder, None
+    where nothing is known of it.
+    """
 
     id: str
     queue: str
@@ -42,6 +48,7 @@ class NodeFacts:
     memory_bytes: int | None
     n_slots: int
     models: tuple[tuple[str, str], ...]
+    home: UUID | None = None
 
 
 @dataclass(frozen=True)
@@ -53,10 +60,16 @@ class Held:
     slots: tuple[int, ...]
 
 
-def register(session: Session, facts: NodeFacts, incarnation: UUID) -> None:
-    """Enter the node, or take it over from its earlier worker, whose claims no longer count."""
+def register(session: Session, facts: NodeFacts, incarnation: UUID, *, taken_for_s: float = 0.0) -> None:
+    """Enter the node, or take it over from its earlier worker, whose claims no longer count.
+
+    Raises Conflict where a worker with another work folder was heard of under this name within `taken_for_s`
+    seconds: what it runs cannot be seen from here, and must not be taken for dead.
+    """
+    _refuse_a_taken_name(session, facts, taken_for_s)
     values = {
         "incarnation": incarnation,
+        "home": facts.home,
         "queue": facts.queue,
         "advertise_host": facts.advertise_host,
         "port_base": facts.port_base,
@@ -77,6 +90,25 @@ def register(session: Session, facts: NodeFacts, incarnation: UUID) -> None:
             Slot.node_id == facts.id, Slot.index >= facts.n_slots, Slot.state != SlotState.HELD
         )
     )
+
+
+def _refuse_a_taken_name(session: Session, facts: NodeFacts, taken_for_s: float) -> None:
+    other = session.scalar(
+        select(NodeRow.advertise_host)
+        .where(
+            NodeRow.id == facts.id,
+            NodeRow.home != facts.home,
+            NodeRow.last_seen_at > seconds_ago(taken_for_s),
+        )
+        .with_for_update()
+    )
+    if other is not None:
+        raise Conflict(
+            f"the node name {facts.id!r} is taken: a worker with another work folder, advertised as {other}, "
+            f"was heard of within {taken_for_s:g} s. Give each node its own THAW_NODE_NAME; where that "
+            "worker is gone for good, wait that long",
+            code="node_name_taken",
+        )
 
 
 def beat(session: Session, node_id: str, incarnation: UUID, *, reachable: bool) -> bool:

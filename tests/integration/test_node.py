@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from dispatch_rows import World
 from sqlalchemy import update
 
+from shared.db.clock import seconds_ago
 from shared.db.engine import make_engine, transaction
 from shared.db.models import NodeRow
+from shared.domain.errors import Conflict
 from shared.domain.job import JobState, NodeState
 from shared.queue import redis_client
 from shared.settings import Settings
@@ -67,3 +70,20 @@ def test_locks_of_killed_processes_go_and_those_in_use_stay(world: World, settin
         assert left_behind(settings.work_dir) == {"alloc-now"}
     assert world.read(claimed.job_id).state is JobState.QUEUED
     assert world.slots() == ["free", "free"]
+
+
+def test_a_name_that_another_host_works_under_is_refused(
+    world: World, settings: Settings, tmp_path: Path
+) -> None:
+    first = node(world, settings, slots=2)
+    claimed = world.claim(world.offer(world.job()))
+    assert claimed is not None
+    second = settings.model_copy(update={"work_dir": tmp_path / "of another host"})
+    with pytest.raises(Conflict, match=r"'node-0' is taken.*THAW_NODE_NAME"):
+        node(world, second, slots=2)
+    assert world.read(claimed.job_id).state is JobState.RUNNING
+    assert world.node_row().incarnation == first.incarnation
+    with transaction(world.engine) as session:
+        session.execute(update(NodeRow).values(last_seen_at=seconds_ago(settings.lease_s)))
+    node(world, second, slots=2)
+    assert world.node_row().incarnation != first.incarnation

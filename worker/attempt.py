@@ -53,7 +53,8 @@ from worker.uploads import RESULT_FILES, UploadsBeside, upload_results
 
 _LOOK_AGAIN_S = 0.2
 _GANG_LOOK_S = 1.0
-# The engine keeps max_duration_s by itself, between two steps; this is for a step that hangs.
+# The engine keeps max_duration_s by itself, between two steps and over all attempts. This is for a step that
+# hangs, and counts from the start of this attempt's trainer alone: a job that was tried before gets longer.
 _TIME_LIMIT_SLACK_S = 30.0
 T = TypeVar("T")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import and_, func, select, update
@@ -72,8 +73,7 @@ class Queue:
 
 
 def load_queue(session: Session) -> Queue:
-    """All queued jobs."""
-    target = Job.resolved["target"]
+    """All queued jobs; of `resolved`, which may be large, only the network that is trained."""
     rows = session.execute(
         select(
             Job.id,
@@ -83,9 +83,7 @@ def load_queue(session: Session) -> Queue:
             Job.devices_per_node,
             Job.accelerator,
             Job.wait_reason,
-            target["source"].astext.label("source"),
-            target["name"].astext.label("name"),
-            target["hash"].astext.label("hash"),
+            Job.resolved["target"].label("target"),
         ).where(Job.state == JobState.QUEUED)
     ).all()
     waiting = [
@@ -95,11 +93,15 @@ def load_queue(session: Session) -> Queue:
             devices_per_node=row.devices_per_node,
             accelerator=row.accelerator,
             nodes=row.nodes,
-            registered_model=(row.name, row.hash) if row.source == "registered" else None,
+            registered_model=_registered(row.target),
         )
         for row in rows
     ]
     return Queue(waiting, {row.id: row.wait_reason for row in rows})
+
+
+def _registered(target: dict[str, Any]) -> tuple[str, str] | None:
+    return (target["name"], target.get("hash")) if target["source"] == "registered" else None
 
 
 def place(session: Session, placement: Placement) -> Offer | None:

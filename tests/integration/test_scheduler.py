@@ -121,6 +121,21 @@ def test_a_waiting_job_tells_why(world: World, settings: Settings) -> None:
     assert (world.read(job).state, world.read(job).wait_reason) == (JobState.DISPATCHED, None)
 
 
+def test_only_reasons_that_have_changed_are_written(world: World, settings: Settings) -> None:
+    world.node(slots=1)
+    world.job(devices_per_node=2)
+
+    def version() -> object:
+        run_step(world.engine, place_jobs, settings)
+        with transaction(world.engine) as session:
+            return session.scalar(text("select xmin::text from jobs"))
+
+    first = version()
+    assert version() == first
+    world.node("node-1", slots=2)
+    assert version() != first
+
+
 @pytest.mark.parametrize("state", [NodeState.SUSPECT, NodeState.DRAINING, NodeState.LOST])
 def test_only_a_ready_node_gets_work(world: World, settings: Settings, state: NodeState) -> None:
     world.node()

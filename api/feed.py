@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 import structlog
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from shared.db.engine import transaction
@@ -69,8 +68,8 @@ class EventFeed:
             cursors = {follower.cursor for follower in waiting}
             try:
                 news = await run_in_threadpool(self._read, cursors)
-            except SQLAlchemyError as error:
-                log.warning("events cannot be read, trying again", error=str(error).splitlines()[0])
+            except Exception:  # whatever it is: a poller that ends leaves every stream hanging
+                log.exception("events cannot be read, trying again")
                 news = {}
             for follower in waiting:
                 if follower.cursor in news:

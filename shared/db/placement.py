@@ -101,7 +101,7 @@ def load_queue(session: Session) -> Queue:
 
 
 def _registered(target: dict[str, Any]) -> tuple[str, str] | None:
-    return (target["name"], target.get("hash")) if target["source"] == "registered" else None
+    return (target["name"], target.get("hash", "")) if target["source"] == "registered" else None
 
 
 def place(session: Session, placement: Placement) -> Offer | None:

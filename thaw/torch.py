@@ -138,9 +138,7 @@ def _with_outputs(layer: nn.Module, outputs: int) -> nn.Module:
 def _eight_bit(image: Image.Image) -> Image.Image:
     """Sixteen-bit greys scaled to eight: Pillow's own conversion cuts them off at 255."""
     if image.mode == "F":
-        raise ValueError(
-            "its values are floating-point numbers without a known range; save it as 8 bit"
-        )
+        raise ValueError("its values are floating-point numbers without a known range; save it as 8 bit")
     if not image.mode.startswith("I"):
         return image
     return Image.fromarray((np.array(image).clip(0, 65_535) >> 8).astype(np.uint8))

@@ -70,9 +70,7 @@ def _decode_with_pillow(content: bytes) -> Pixels:
 def _eight_bit(picture: Image.Image) -> Image.Image:
     """Sixteen-bit greys scaled to eight: Pillow's own conversion cuts them off at 255."""
     if picture.mode == "F":
-        raise Unreadable(
-            "its values are floating-point numbers without a known range; save it as 8 bit"
-        )
+        raise Unreadable("its values are floating-point numbers without a known range; save it as 8 bit")
     if not picture.mode.startswith("I"):
         return picture
     return Image.fromarray((np.array(picture).clip(0, 65_535) >> 8).astype(np.uint8))

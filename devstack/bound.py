@@ -12,9 +12,12 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from contextlib import suppress
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_KEEPCAPS = 8
+_PR_SET_SECUREBITS = 28
+_SECBIT_NO_SETUID_FIXUP = 1 << 2
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_RAISE = 2
 _CAP_DAC_OVERRIDE = 1
@@ -38,6 +41,10 @@ def main(argv: list[str]) -> None:
 
 def _become(uid: int) -> None:
     _prctl(_PR_SET_KEEPCAPS, 1)
+    # Else access(2), by which initdb looks for its own program, leaves the kept right out of account. Where
+    # root may not set it, programs below a closed folder are not found, and the error says so.
+    with suppress(PermissionError):
+        _prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP)
     os.setgroups([])
     os.setgid(uid)
     os.setuid(uid)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -62,7 +62,9 @@ def make_folder(folder: Path) -> None:
     """Make the folder and what is missing above it, for this user alone, durably."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     for path in reversed(missing):
-        path.mkdir(mode=0o700, exist_ok=True)
+        # Path.mkdir(exist_ok=True) looks again and raises when a deleter has just removed what was there.
+        with suppress(FileExistsError):
+            os.mkdir(path, 0o700)
         sync_folder(path.parent)
 
 

@@ -36,7 +36,7 @@ def _leave(exit_code: int) -> NoReturn:
     """End without Python's own tidying up; all is written by now.
 
     torch's threads can crash a process that takes itself down in order, which torch elastic takes for a
-    failed rank (seen once in some hundred runs on gloo), and NCCL can wait there for a peer for ever.
+    failed rank (seen once, on gloo), and NCCL can wait there for a peer for ever.
     """
     sys.stdout.flush()
     sys.stderr.flush()

@@ -111,8 +111,13 @@ def _tell(session: Session, job: Job, line: ProgressLine, actor: str) -> None:
             data = {"code": note["code"], **note["data"]}
             record(session, job, "note", note["message"], actor=actor, level=line.level, data=data)
         case ValidationLine():
-            message = f"Epoch {line.epoch + 1}: held-out accuracy {line.accuracy:.4f}, loss {line.loss:.4f}"
-            record(session, job, "metrics", message, actor=actor, data=_figures(line))
+            record(session, job, "metrics", _in_words(line), actor=actor, data=_figures(line))
+
+
+def _in_words(line: ValidationLine) -> str:
+    main = line.main_metric
+    figure = f"{main.replace('_', ' ')} {line.metrics[main]:.4f}, " if main else ""
+    return f"Epoch {line.epoch + 1}: held-out {figure}loss {line.loss:.4f}"
 
 
 def _latest(lines: Sequence[ProgressLine]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pydantic import Field, TypeAdapter
 from shared.domain.freeze import FreezePlan, FreezeSpec
 from shared.domain.job import Outcome, StopReason
 from shared.domain.resolved import Architecture, ResolvedPreprocessing, Shape
-from shared.domain.spec import ResolvedHyperparameters
+from shared.domain.spec import ResolvedHyperparameters, TaskName
 
 SPEC_FILE = "spec.json"
 STOP_FILE = "stop.json"
@@ -35,6 +35,11 @@ MANIFEST_FILE = "manifest.json"
 
 # The code of an ErrorReport that tells of the worker program itself, or of its host.
 SUPERVISOR_FAILED = "supervisor_failed"
+
+
+Metrics = Annotated[
+    dict[str, float], Field(default_factory=dict, description="the task's own figures by name")
+]
 
 
 class WeightsFile(Shape):
@@ -62,7 +67,7 @@ class TrainerSpec(Shape):
     job_id: str
     attempt_id: str
     attempt: int = Field(description="1 for the first try")
-    task: Literal["classification"]
+    task: TaskName
     base: Architecture = Field(description="the network that `weights` fit")
     target: Architecture = Field(
         description="the network that is trained: `base` with its head replaced or kept"
@@ -115,7 +120,9 @@ class TrainLine(Shape):
     step: int = Field(description="optimizer steps done, over the whole run")
     total_steps: int
     loss: float
-    accuracy: float
+    accuracy: float | None = Field(None, description="classification only")
+    metrics: Metrics
+    main_metric: str | None = Field(None, description="the one of `metrics` that tells most")
     learning_rate: float
     samples_per_s: float
     eta_s: float | None = Field(description="time left of training")
@@ -129,7 +136,9 @@ class ValidationLine(Shape):
     epoch: int
     step: int
     loss: float
-    accuracy: float
+    accuracy: float | None = Field(None, description="classification only")
+    metrics: Metrics
+    main_metric: str | None = Field(None, description="the one of `metrics` that tells most")
     n_samples: int
     is_best: bool
 
@@ -230,14 +239,18 @@ class RanksProof(Shape):
 
 
 class Evaluation(Shape):
-    """The model that is kept, on the validation samples."""
+    """The model that is kept, on the validation samples. What a task does not have is None."""
 
     loss: float
-    accuracy: float
     n_samples: int
-    per_class_accuracy: dict[str, float | None] = Field(description="None for a class without samples")
-    confusion_matrix: list[list[int]] = Field(
-        description="rows are the true class, columns the predicted one"
+    metrics: Metrics
+    main_metric: str | None = Field(None, description="the one of `metrics` that tells most")
+    accuracy: float | None = Field(None, description="classification only")
+    per_class_accuracy: dict[str, float | None] | None = Field(
+        None, description="classification only; None for a class without samples"
+    )
+    confusion_matrix: list[list[int]] | None = Field(
+        None, description="classification only; rows are the true class, columns the predicted one"
     )
 
 

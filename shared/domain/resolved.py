@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.domain.freeze import FreezeSpec
-from shared.domain.spec import ResolvedHyperparameters
+from shared.domain.spec import ResolvedHyperparameters, TaskName
 
 
 class Shape(BaseModel):
@@ -74,7 +74,7 @@ Weights = Annotated[NoWeights | PublishedWeights | UploadedWeights | JobWeights,
 class ResolvedJob(Shape):
     """All that the worker needs beside the files themselves."""
 
-    task: Literal["classification"]
+    task: TaskName
     base: Architecture = Field(description="the network that `weights` fit")
     target: Architecture = Field(
         description="the network that is trained: `base` with its head replaced or kept"

@@ -14,6 +14,7 @@ from shared.domain.freeze import FreezeSpec, parse_freeze
 
 Auto = Literal["auto"]
 Keep = Literal["best", "last"]
+TaskName = Literal["classification", "multilabel", "segmentation", "reconstruction"]
 ImageSide = Annotated[int, Field(ge=8, le=2048)]
 
 

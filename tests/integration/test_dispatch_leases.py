@@ -186,7 +186,17 @@ def test_a_stale_token_writes_nothing(world: World) -> None:
 
 def test_progress_becomes_metrics_events_and_the_latest_figures(world: World) -> None:
     claimed = world.running()
-    validation = ValidationLine(time=1.0, epoch=0, step=2, loss=0.4, accuracy=0.9, n_samples=7, is_best=True)
+    validation = ValidationLine(
+        time=1.0,
+        epoch=0,
+        step=2,
+        loss=0.4,
+        accuracy=0.9,
+        metrics={"accuracy": 0.9},
+        main_metric="accuracy",
+        n_samples=7,
+        is_best=True,
+    )
     note = NoteLine(time=1.0, level="warn", code="skipped", message="one picture", data={"n": 1})
     done = CheckpointLine(time=1.0, epoch=1, step=2, folder="c", is_best=True, metrics={})
     lines = (PhaseLine(phase="training", time=1.0), train_line(1), train_line(2), validation, note, done)

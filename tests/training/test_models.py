@@ -7,13 +7,11 @@ import subprocess
 import sys
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from shared import catalog
 from shared.domain.errors import Invalid
@@ -21,7 +19,6 @@ from shared.domain.module_tree import ModuleTree
 from worker.registered import registered_models, source_hash
 from worker.training import models
 from worker.training.describe import describe_registered
-from worker.training.torchvision_compat import import_torchvision
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -198,33 +195,6 @@ class TestWeights:
         assert target.encoder.pos_embedding.shape == (1, 1 + 2 * 2, 768)
         assert torch.equal(target.encoder.pos_embedding[:, 0], source.encoder.pos_embedding[:, 0])
         assert torch.equal(target.conv_proj.weight, source.conv_proj.weight)
-
-
-class TestOutputs:
-    @pytest.mark.parametrize(
-        ("name", "side", "weights"), [("googlenet", 64, [0.3, 0.3]), ("inception_v3", 299, [0.4])]
-    )
-    def test_auxiliary_losses_are_weighted(self, name: str, side: int, weights: list[float]) -> None:
-        builder: Any = getattr(import_torchvision().models, name)
-        output = builder(weights=None, init_weights=False, num_classes=4)(torch.randn(2, 3, side, side))
-        labels = torch.tensor([0, 3])
-
-        def loss_of(scores: torch.Tensor) -> torch.Tensor:
-            return cross_entropy(scores, labels)
-
-        assert models.main_logits(output) is output.logits
-        assert [weight for weight, _ in models.auxiliary_logits(output)] == weights
-        expected = loss_of(output[0]) + sum(w * loss_of(s) for w, s in zip(weights, output[1:], strict=True))
-        assert torch.allclose(models.training_loss(output, loss_of), expected)
-
-    def test_a_plain_tensor_is_its_own_scores(self) -> None:
-        scores = torch.randn(2, 4)
-        assert models.main_logits(scores) is scores
-        assert list(models.auxiliary_logits(scores)) == []
-
-    def test_anything_else_is_refused_by_its_type(self) -> None:
-        with pytest.raises(Invalid, match="dict"):
-            models.main_logits({"out": torch.zeros(1)})
 
 
 class TestRegisteredModels:

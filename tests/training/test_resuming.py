@@ -22,6 +22,7 @@ from worker.training.precision import Precision
 from worker.training.ranks import Ranks
 from worker.training.resuming import TakenUp, put_back_optimizer
 from worker.training.stepping import Stepper
+from worker.training.tasks import task_of
 
 # Batch normalisation, dropout, momentum, mirrored pictures: all of it has to go on where it was.
 MODEL = "mobilenet_v3_small"
@@ -249,8 +250,8 @@ def test_a_run_may_go_on_in_fp16_on_a_gpu_that_has_no_bf16(make_spec: MakeSpec) 
         spec.hyperparameters,
     )
     ranks = Ranks(0, 1, 0, 1, torch.device("cpu"))
-    before = Stepper(model, phase, settings, Precision(torch.bfloat16, "", "cpu"), ranks)
-    after = Stepper(model, phase, settings, Precision(torch.float16, "", "cpu"), ranks)
+    before = Stepper(model, phase, settings, task_of(spec), Precision(torch.bfloat16, "", "cpu"), ranks)
+    after = Stepper(model, phase, settings, task_of(spec), Precision(torch.float16, "", "cpu"), ranks)
     saved = {
         "from_epoch": 0,
         "optimizer": before.optimizer.state_dict(),

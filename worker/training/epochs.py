@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,13 @@ class Epochs:
         if run.spec.resume_from is not None:
             self.state, self._taken_up = take_up(run, Path(run.spec.resume_from))
         settings = run.spec.hyperparameters
-        self._stepper = Stepper(run.model, run.phase_at(self.state.epoch), settings, run.precision, run.ranks)
+        phase = run.phase_at(self.state.epoch)
+        self._stepper = Stepper(run.model, phase, settings, run.task, run.precision, run.ranks)
         if self._taken_up is not None:
             put_back_optimizer(self._stepper, self._taken_up)
         self._checkpoints = CheckpointWriter(run)
-        self._boundary = Boundary(run.ranks, stop_file_in(run.out), self._seconds_left())
-        self._pace = Pace(run.progress, settings.n_epochs, run.total_steps, self.state.step)
+        self._boundary = Boundary(run.ranks, run.task.figures, stop_file_in(run.out), self._seconds_left())
+        self._pace = Pace(run.progress, run.task.figures, settings.n_epochs, run.total_steps, self.state.step)
         self._ranks_were_compared = False
         self.find_unused = FindUnused(value=False, reason="not probed yet")
 
@@ -49,16 +51,16 @@ class Epochs:
         """Refuses a model that answers a real batch, in training or in use, otherwise than row by row."""
         model, precision = self._run.model, self._run.precision
         inputs, _ = self._a_batch()
-        check_output(model, inputs, self._run.spec.target.num_classes, precision)
+        check_output(model, inputs, self._run.task, precision)
         model.eval()
-        check_output(model, inputs, self._run.spec.target.num_classes, precision)
+        check_output(model, inputs, self._run.task, precision)
         self._stepper.back_to_training()
 
     def wrap(self) -> None:
         """Probes what takes part in the loss, then joins the ranks' gradients accordingly."""
         run = self._run
-        inputs, labels = self._a_batch()
-        probe_loss = self._stepper.probe_loss(inputs, labels)
+        inputs, target = self._a_batch()
+        probe_loss = self._stepper.probe_loss(inputs, target)
         asked = run.spec.freeze.find_unused_parameters
         self.find_unused = found = decide_find_unused(run.model, probe_loss, asked, run.ranks)
         message = f"find_unused_parameters {str(found.value).lower()}: {found.reason}"
@@ -100,11 +102,11 @@ class Epochs:
         order = run.data.order
         batches = order.batches(state.epoch, run.ranks.rank, state.step_in_epoch)
         for batch in run.data.batches.load(batches, state.epoch):
-            inputs, labels = run.on_device(batch)
-            loss, correct = self._stepper.step(inputs, labels, state.step, run.total_steps)
+            inputs, target = run.on_device(batch)
+            loss, counted = self._stepper.step(inputs, target, state.step, run.total_steps)
             state.step += 1
             state.step_in_epoch += 1
-            self._boundary.count(state.step, loss, correct, len(labels))
+            self._boundary.count(state.step, loss, counted, len(inputs))
             if not self._ranks_were_compared:
                 prove_ranks_equal(run.model, run.ranks, state.step)
                 self._ranks_were_compared = True
@@ -154,9 +156,8 @@ class Epochs:
         if run.data.validation is None:
             return None
         per_rank = run.spec.hyperparameters.batch_size // run.ranks.world_size
-        names = run.spec.class_names
         evaluation = evaluate(
-            run.model, run.data.validation, names, 2 * per_rank, run.normalize, run.precision, run.ranks
+            run.model, run.data.validation, run.task, 2 * per_rank, run.normalize, run.precision, run.ranks
         )
         self._stepper.back_to_training()
         return evaluation
@@ -175,7 +176,8 @@ class Epochs:
         run = self._run
         phase = run.phase_at(self.state.epoch)
         if phase.from_epoch != self._stepper.phase.from_epoch:
-            self._stepper = Stepper(run.model, phase, run.spec.hyperparameters, run.precision, run.ranks)
+            settings = run.spec.hyperparameters
+            self._stepper = Stepper(run.model, phase, settings, run.task, run.precision, run.ranks)
             self._ranks_were_compared = False
             self.wrap()
 
@@ -199,18 +201,19 @@ class Epochs:
             "epoch": state.epoch,
             "step": state.step,
             "train_loss": state.partial.mean_loss,
-            "train_accuracy": state.partial.accuracy,
+            **{f"train_{name}": mean for name, mean in state.partial.means.items()},
             "learning_rate": self._stepper.learning_rate,
         }
         if evaluation is not None:
-            entry |= {"validation_loss": evaluation.loss, "validation_accuracy": evaluation.accuracy}
+            entry["validation_loss"] = evaluation.loss
+            entry |= {f"validation_{name}": value for name, value in evaluation.metrics.items()}
         return entry
 
     def _tell(self, evaluation: Evaluation | None, *, is_best: bool) -> None:
         run, state = self._run, self.state
-        said = f"loss {state.partial.mean_loss:.4f}  accuracy {state.partial.accuracy:.4f}"
+        said = f"loss {state.partial.mean_loss:.4f}{_in_words(state.partial.means)}"
         if evaluation is not None:
-            said += f"  validation loss {evaluation.loss:.4f}  accuracy {evaluation.accuracy:.4f}"
+            said += f"  validation loss {evaluation.loss:.4f}{_in_words(evaluation.metrics)}"
             self._write_validation_line(evaluation, is_best=is_best)
         if run.ranks.is_first:
             write_metrics(run.out, state.history)
@@ -225,7 +228,13 @@ class Epochs:
                 step=self.state.step,
                 loss=evaluation.loss,
                 accuracy=evaluation.accuracy,
+                metrics=evaluation.metrics,
+                main_metric=evaluation.main_metric,
                 n_samples=evaluation.n_samples,
                 is_best=is_best,
             )
         )
+
+
+def _in_words(figures: Mapping[str, float]) -> str:
+    return "".join(f"  {name.replace('_', ' ')} {value:.4f}" for name, value in figures.items())

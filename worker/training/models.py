@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from pickle import UnpicklingError
@@ -23,21 +23,15 @@ from worker.training.network_tree import describe_module
 from worker.training.torchvision_compat import import_torchvision
 
 __all__ = [
-    "auxiliary_logits",
     "build",
     "describe_module",
     "head_paths",
     "load_weights",
-    "main_logits",
     "registered_builder",
     "replace_head",
-    "training_loss",
 ]
 
 Source = Literal["torchvision", "registered"]
-
-# The weights that the networks' papers give their auxiliary losses.
-AUXILIARY_WEIGHTS = {"GoogLeNetOutputs": 0.3, "InceptionOutputs": 0.4}
 
 # Published DenseNet files hold names from before torch forbade dots in module names: `norm.1` is `norm1` now.
 _OLD_DENSENET_NAME = re.compile(
@@ -112,35 +106,6 @@ def load_weights(model: nn.Module, path: Path) -> None:
         model.load_state_dict(_fitted(_read_state(path), model), strict=True)
     except (RuntimeError, SafetensorError, UnpicklingError) as error:
         raise Invalid(f"the weights in {path.name} do not fit the model: {error}", param="weights") from error
-
-
-def main_logits(output: Any) -> Tensor:
-    """The class scores in what a network returned, without its auxiliary ones."""
-    if isinstance(output, Tensor):
-        return output
-    if type(output).__name__ in AUXILIARY_WEIGHTS:
-        logits: Tensor = output.logits
-        return logits
-    raise Invalid(
-        f"the model returned a {type(output).__name__}; it must return one tensor, [batch, num_classes]",
-        param="model",
-        code="model_output",
-    )
-
-
-def auxiliary_logits(output: Any) -> Iterator[tuple[float, Tensor]]:
-    """Each auxiliary classifier's scores with the weight of its loss; nothing for most networks."""
-    weight = AUXILIARY_WEIGHTS.get(type(output).__name__)
-    if weight is not None:
-        yield from ((weight, scores) for scores in output[1:] if scores is not None)
-
-
-def training_loss(output: Any, loss_of: Callable[[Tensor], Tensor]) -> Tensor:
-    """The loss of the main scores, plus the weighted losses of the auxiliary ones where there are any."""
-    loss = loss_of(main_logits(output))
-    for weight, scores in auxiliary_logits(output):
-        loss = loss + weight * loss_of(scores)
-    return loss
 
 
 def _torchvision(name: str, image_size: tuple[int, int] | None) -> nn.Module:

@@ -15,8 +15,11 @@ LINE_EVERY_S = 1.0
 class Pace:
     """Averages between two lines, and the time that is left."""
 
-    def __init__(self, progress: Progress, n_epochs: int, total_steps: int, first_step: int) -> None:
+    def __init__(
+        self, progress: Progress, figures: tuple[str, ...], n_epochs: int, total_steps: int, first_step: int
+    ) -> None:
         self._progress = progress
+        self._main_metric = figures[0] if figures else None
         self._n_epochs = n_epochs
         self._total_steps = total_steps
         self._first_step = first_step
@@ -41,7 +44,9 @@ class Pace:
                 step=state.step,
                 total_steps=self._total_steps,
                 loss=self._sums.mean_loss,
-                accuracy=self._sums.accuracy,
+                accuracy=self._sums.means.get("accuracy"),
+                metrics=self._sums.means,
+                main_metric=self._main_metric,
                 learning_rate=learning_rate,
                 samples_per_s=self._sums.n / max(1e-9, now - self._last),
                 eta_s=self._time_left(now, state.step),

@@ -1,39 +1,46 @@
-"""A forward of a real batch before anything else: does this network answer with [batch, num_classes]?"""
+"""A forward of a real batch before anything else: does this network answer in the form of its task?"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from shared.domain.errors import Invalid
 from worker.training.errors import TrainingFailed, is_out_of_memory
-from worker.training.models import main_logits
 from worker.training.precision import Precision
 from worker.training.snapshot import left_untouched
+from worker.training.tasks import Task
 
 CODE = "bad_model_output"
 
 
-def check_output(model: nn.Module, inputs: Tensor, num_classes: int, precision: Precision) -> None:
-    """Raises TrainingFailed, naming both shapes, where the output is not one row of class scores a sample."""
+def check_output(model: nn.Module, inputs: Tensor, task: Task, precision: Precision) -> None:
+    """Raises TrainingFailed, naming both shapes, where the answer has not the form that `task` needs."""
     with left_untouched(model, inputs.device), torch.no_grad(), precision.autocast():
-        scores = _forward(model, inputs)
-    expected = (len(inputs), num_classes)
-    if tuple(scores.shape) != expected:
+        answer = _answer(task, _forward(model, inputs))
+    expected = task.answer_shape(inputs)
+    if tuple(answer.shape) != expected:
         raise TrainingFailed(
             f"in {'training' if model.training else 'eval'} mode the model turned a batch of shape "
-            f"{list(inputs.shape)} into {list(scores.shape)}; "
-            f"it must give {list(expected)}, one row of class scores for each picture",
+            f"{list(inputs.shape)} into {list(answer.shape)}; "
+            f"it must give {list(expected)}, {task.answer_in_words}",
             code=CODE,
             hint=_hint(inputs),
         )
 
 
-def _forward(model: nn.Module, inputs: Tensor) -> Tensor:
+def _answer(task: Task, output: Any) -> Tensor:
     try:
-        return main_logits(model(inputs))
+        return task.answer(output)
     except Invalid as error:
         raise TrainingFailed(error.message, code=CODE) from error
+
+
+def _forward(model: nn.Module, inputs: Tensor) -> Any:
+    try:
+        return model(inputs)
     except Exception as error:
         if is_out_of_memory(error):
             raise

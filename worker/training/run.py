@@ -18,6 +18,7 @@ from worker.training.progress import Progress
 from worker.training.proofs import Digests, combined, digests
 from worker.training.ranks import Ranks
 from worker.training.state import Identity
+from worker.training.tasks import Task, task_of
 from worker.training.transforms import Normalize
 
 
@@ -26,6 +27,7 @@ class Run:
     """The network, its data, and how they are to be brought together."""
 
     spec: TrainerSpec
+    task: Task
     out: Path
     ranks: Ranks
     progress: Progress
@@ -54,9 +56,10 @@ class Run:
         return [phase for phase in self.spec.freeze_plan.phases if phase.from_epoch <= epoch][-1]
 
     def on_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """A loaded batch as (normalised inputs, labels)."""
-        pixels, labels = batch
-        return self.normalize(pixels), labels.to(self.ranks.device, non_blocking=True)
+        """A loaded batch as (normalised inputs, the task's target)."""
+        pixels, loaded = batch
+        inputs = self.normalize(pixels)
+        return inputs, self.task.target(inputs, loaded)
 
 
 def load_run(spec: TrainerSpec, out: Path, ranks: Ranks, progress: Progress) -> Run:
@@ -67,6 +70,7 @@ def load_run(spec: TrainerSpec, out: Path, ranks: Ranks, progress: Progress) -> 
     before = digests(model, frozen.names)
     return Run(
         spec=spec,
+        task=task_of(spec),
         out=out,
         ranks=ranks,
         progress=progress,

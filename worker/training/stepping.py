@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, AdamW, Optimizer
 
 from shared.domain.freeze import PlanPhase
 from shared.domain.spec import ResolvedHyperparameters
 from worker.training.freezing import freeze, moving_buffers, set_training_modes, trainable_parameters
-from worker.training.models import main_logits, training_loss
 from worker.training.precision import Precision
 from worker.training.ranks import Ranks
 from worker.training.schedule import learning_rate_factor
+from worker.training.tasks import Task
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Mean cross entropy with label smoothing; auxiliary classifiers count with their own weights."""
+    """The task's loss, computed in the run's precision."""
 
-    label_smoothing: float
+    task: Task
     precision: Precision
 
-    def forward(self, model: nn.Module, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Any]:
+    def forward(self, model: nn.Module, inputs: Tensor, target: Tensor) -> tuple[Tensor, Any]:
         """(the loss with its graph, the model's output)"""
-        of_scores = partial(cross_entropy, target=labels, label_smoothing=self.label_smoothing)
         with self.precision.autocast():
             output = model(inputs)
-            return training_loss(output, lambda scores: of_scores(scores.float())), output
+            return self.task.loss(output, target), output
 
 
 class Stepper:
@@ -45,6 +42,7 @@ class Stepper:
         model: nn.Module,
         phase: PlanPhase,
         settings: ResolvedHyperparameters,
+        task: Task,
         precision: Precision,
         ranks: Ranks,
     ) -> None:
@@ -52,7 +50,7 @@ class Stepper:
         set_training_modes(model, phase)
         self.model = model
         self.phase = phase
-        self.loss = Loss(settings.label_smoothing, precision)
+        self.loss = Loss(task, precision)
         self.optimizer = make_optimizer(model, phase, settings)
         self.scaler = precision.scaler()
         self._settings = settings
@@ -73,21 +71,23 @@ class Stepper:
         wrapped.broadcast_buffers = bool(moving_buffers(self.model, self.phase))
         self._wrapped = wrapped
 
-    def probe_loss(self, inputs: Tensor, labels: Tensor) -> Callable[[nn.Module], Tensor]:
-        return lambda model: self.loss.forward(model, inputs, labels)[0]
+    def probe_loss(self, inputs: Tensor, target: Tensor) -> Callable[[nn.Module], Tensor]:
+        return lambda model: self.loss.forward(model, inputs, target)[0]
 
-    def step(self, inputs: Tensor, labels: Tensor, number: int, total: int) -> tuple[Tensor, Tensor]:
-        """Step `number` of `total`, counted from 0: (this rank's mean loss, how many it got right)."""
+    def step(
+        self, inputs: Tensor, target: Tensor, number: int, total: int
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Step `number` of `total`, counted from 0: (this rank's mean loss, its sums of the figures)."""
         self._set_learning_rate(number, total)
-        loss, output = self.loss.forward(self._wrapped, inputs, labels)
+        loss, output = self.loss.forward(self._wrapped, inputs, target)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch types it not
         self._clip()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
-            correct = (main_logits(output).argmax(dim=1) == labels).sum()
-        return loss.detach(), correct
+            counted = self.loss.task.counted(output, target)
+        return loss.detach(), counted
 
     @property
     def learning_rate(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,21 +27,23 @@ class Sums:
     """What was counted over samples of all ranks."""
 
     loss: float = 0.0
-    correct: float = 0.0
     n: float = 0.0
+    figures: dict[str, float] = field(default_factory=dict)
 
     def add(self, other: Sums) -> None:
         self.loss += other.loss
-        self.correct += other.correct
         self.n += other.n
+        for name, value in other.figures.items():
+            self.figures[name] = self.figures.get(name, 0.0) + value
 
     @property
     def mean_loss(self) -> float:
         return self.loss / max(1.0, self.n)
 
     @property
-    def accuracy(self) -> float:
-        return self.correct / max(1.0, self.n)
+    def means(self) -> dict[str, float]:
+        """The task's figures, averaged over samples."""
+        return {name: value / max(1.0, self.n) for name, value in self.figures.items()}
 
 
 @dataclass(frozen=True)
@@ -58,15 +61,16 @@ class Boundary:
     """Collects this rank's steps between two meetings."""
 
     ranks: Ranks
+    figures: tuple[str, ...]
     stop_file: Path
     seconds_left: float | None
-    _steps: list[tuple[int, Tensor, Tensor, int]] = field(default_factory=list)
+    _steps: list[tuple[int, Tensor, Mapping[str, Tensor], int]] = field(default_factory=list)
     _started: float = field(default_factory=time.monotonic)
     _last_checkpoint: float = field(default_factory=time.monotonic)
 
-    def count(self, step: int, loss: Tensor, correct: Tensor, n: int) -> None:
-        """`loss` is the mean over this rank's `n` samples of the step."""
-        self._steps.append((step, loss, correct, n))
+    def count(self, step: int, loss: Tensor, counted: Mapping[str, Tensor], n: int) -> None:
+        """`loss` is the mean over this rank's `n` samples of the step, `counted` are sums of the figures."""
+        self._steps.append((step, loss, counted, n))
 
     @property
     def is_due(self) -> bool:
@@ -79,13 +83,14 @@ class Boundary:
         """Adds up over all ranks and agrees. If any rank's loss is not finite, all raise TrainingFailed."""
         sums, first_bad_step = self._own_sums()
         agreed = self.ranks.sum(
-            torch.tensor([sums.loss, sums.correct, sums.n, *self._wishes()], dtype=torch.float64)
+            torch.tensor([sums.loss, sums.n, *self._wishes(), *sums.figures.values()], dtype=torch.float64)
         )
-        loss, correct, n, checkpoint, time_up, *stops = agreed.tolist()
+        loss, n, checkpoint, time_up, *rest = agreed.tolist()
+        stops, figures = rest[: len(REASONS)], rest[len(REASONS) :]
         self._check_finite(loss, first_bad_step)
         self._steps.clear()
         return Agreement(
-            sums=Sums(loss, correct, n),
+            sums=Sums(loss, n, dict(zip(self.figures, figures, strict=True))),
             stop=next((reason for reason, votes in zip(REASONS, stops, strict=True) if votes), None),
             checkpoint_is_due=bool(checkpoint),
             time_is_up=bool(time_up),
@@ -93,14 +98,15 @@ class Boundary:
 
     def _own_sums(self) -> tuple[Sums, int]:
         if not self._steps:
-            return Sums(), 0
-        steps, losses, corrects, counts = zip(*self._steps, strict=True)
+            return Sums(figures=dict.fromkeys(self.figures, 0.0)), 0
+        steps, losses, counted, counts = zip(*self._steps, strict=True)
         values = torch.stack(losses).double().tolist()
         bad = [step for step, value in zip(steps, values, strict=True) if not math.isfinite(value)]
         loss = sum(value * n for value, n in zip(values, counts, strict=True))
-        return Sums(loss, float(torch.stack(corrects).sum()), float(sum(counts))), bad[0] if bad else steps[
-            -1
-        ]
+        figures = {
+            name: float(torch.stack([of_step[name] for of_step in counted]).sum()) for name in self.figures
+        }
+        return Sums(loss, float(sum(counts)), figures), bad[0] if bad else steps[-1]
 
     def _wishes(self) -> list[float]:
         """Rank 0's clock decides for all; a stop is taken from whichever rank sees it."""

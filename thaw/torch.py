@@ -9,6 +9,7 @@ print(predict(model, [Path("scan.png")])[0].label)
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -56,7 +57,7 @@ def load_model(folder: Path) -> Model:
         if file_sha256(weights) != card["weights_sha256"]:
             raise UsageError(f"{weights} is not the file that {CARD} describes; download it again")
         network = build(card["architecture"], card["preprocessing"])
-        network.load_state_dict(load_file(weights), strict=True)
+        network.load_state_dict(_with_versions(load_file(weights), network), strict=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UsageError(f"{folder}: the model cannot be loaded: {error}") from error
     return Model(network.eval(), tuple(card["class_names"]), card)
@@ -120,6 +121,13 @@ def _registered(name: str, version: str | None) -> nn.Module:
         )
     network: nn.Module = offered[0].load()()
     return network
+
+
+def _with_versions(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """The state with the versions of its modules, which MNASNet asks for and safetensors does not keep."""
+    versioned = OrderedDict(state)
+    versioned._metadata = network.state_dict()._metadata  # type: ignore[attr-defined]  # torch's own place
+    return versioned
 
 
 def _with_outputs(layer: nn.Module, outputs: int) -> nn.Module:

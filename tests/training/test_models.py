@@ -187,6 +187,13 @@ class TestWeights:
         state = target.state_dict()
         assert all(torch.equal(tensor, state[name]) for name, tensor in source.state_dict().items())
 
+    def test_a_network_that_asks_for_its_version_takes_a_file_that_tells_none(self, tmp_path: Path) -> None:
+        source, target = (models.build("mnasnet0_5", "torchvision", 3) for _ in range(2))
+        save_file(source.state_dict(), tmp_path / "model.safetensors")
+        models.load_weights(target, tmp_path / "model.safetensors")
+        state = target.state_dict()
+        assert all(torch.equal(tensor, state[name]) for name, tensor in source.state_dict().items())
+
     def test_a_position_embedding_is_stretched_to_the_picture_size(self, tmp_path: Path) -> None:
         source = models.build("vit_b_32", "torchvision")
         save_file(source.state_dict(), tmp_path / "vit.safetensors")

@@ -27,6 +27,8 @@ __all__ = [
     "describe_module",
     "head_paths",
     "load_weights",
+    "present_name",
+    "read_state",
     "registered_builder",
     "replace_head",
 ]
@@ -103,9 +105,25 @@ def load_weights(model: nn.Module, path: Path) -> None:
     A vision transformer's position embedding is stretched to the model's picture size; the rest is as stored.
     """
     try:
-        model.load_state_dict(_fitted(_read_state(path), model), strict=True)
+        state = _with_present_names(read_state(path))
+        if path.suffix == ".safetensors":
+            state = _with_versions(state, model)
+        model.load_state_dict(_fitted(state, model), strict=True)
     except (RuntimeError, SafetensorError, UnpicklingError) as error:
         raise Invalid(f"the weights in {path.name} do not fit the model: {error}", param="weights") from error
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a `.safetensors` file or of one that torchvision published, on the CPU, as stored."""
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def present_name(stored: str) -> str:
+    """What the networks of today call the tensor that a published file calls `stored`."""
+    return _OLD_DENSENET_NAME.sub(r"\1\2", stored)
 
 
 def _torchvision(name: str, image_size: tuple[int, int] | None) -> nn.Module:
@@ -143,10 +161,18 @@ def _fitted(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     return fitted
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    for name in [name for name in state if _OLD_DENSENET_NAME.match(name)]:
-        state[_OLD_DENSENET_NAME.sub(r"\1\2", name)] = state.pop(name)
+def _with_present_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    for name in list(state):
+        if (present := present_name(name)) != name:
+            state[present] = state.pop(name)
     return state
+
+
+def _with_versions(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """The state with the versions of its modules, which MNASNet asks for and safetensors does not keep.
+
+    Such a file comes from a network of today: its versions are the model's own.
+    """
+    versioned = OrderedDict(state)
+    versioned._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]  # torch's own place
+    return versioned

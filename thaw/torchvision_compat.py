@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +20,8 @@ _DESCRIBED = (
 @cache
 def import_torchvision() -> ModuleType:
     """The torchvision package, ready for use. Raises ModuleNotFoundError where it is not installed."""
-    if not _operators_load():
+    # A program may have imported it already, and an operator can be declared but once.
+    if "torchvision" not in sys.modules and not _operators_load():
         _declared()
     import torchvision  # noqa: PLC0415  # the operators come first
 

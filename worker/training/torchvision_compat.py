@@ -7,6 +7,7 @@ and transforms; calling one still raises. Import torchvision only through here.
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +24,8 @@ MISSING_OPERATORS = (
 @cache
 def import_torchvision() -> ModuleType:
     """The torchvision package, ready for use in this process."""
-    if not _real_operators_load():
+    # A program may have imported it already, and an operator can be declared but once.
+    if "torchvision" not in sys.modules and not _real_operators_load():
         _declare_operators()
     import torchvision  # noqa: PLC0415  # the operators must be declared first
 

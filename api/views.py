@@ -85,6 +85,7 @@ def job_summary(job: Job) -> JobSummary:
 
 def job_view(job: Job, attempts: Sequence[Attempt]) -> JobView:
     """A job with its plan, attempts and result."""
+    assert job.freeze_plan is not None, "only jobs of this kind are seen here"
     return JobView(
         **_job_fields(job),
         freeze_plan=plan_view(job.model, job.freeze_plan, resolved_head(job.resolved)),

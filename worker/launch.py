@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import Field
 
 from shared.domain.events import SPEC_FILE
-from shared.domain.resolved import Shape
+from shared.domain.shape import Shape
 
 LAUNCH_FILE = "launch.json"
 TRAINER_MODULE = "worker.training"

@@ -29,7 +29,8 @@ def delete_file(scope: Scope, file_id: str) -> File:
     """
     file = scope.get(File, file_id, lock=True)
     user = scope.session.scalar(
-        scope.select(Job)
+        scope.of_kind(None)
+        .select(Job)
         .with_only_columns(Job.id)
         .where(
             or_(

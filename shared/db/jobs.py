@@ -124,8 +124,8 @@ def metrics(scope: Scope, job_id: str, *, after: int, limit: int, kind: str | No
 
 
 def queued_jobs(scope: Scope, limit: int) -> Page[Job]:
-    """The team's jobs that wait for slots, in the order in which they will be looked at."""
-    query = scope.select(Job).where(Job.state == JobState.QUEUED)
+    """The team's jobs of every kind that wait for slots, in the order in which they will be looked at."""
+    query = scope.of_kind(None).select(Job).where(Job.state == JobState.QUEUED)
     return read_page(scope.session, query.order_by(Job.priority.desc(), Job.queued_at, Job.id), limit)
 
 

@@ -34,6 +34,7 @@ from shared.domain.job import (
     SlotState,
     StopReason,
 )
+from shared.domain.job_kind import JobKind
 
 NOW = func.clock_timestamp()
 
@@ -63,6 +64,7 @@ class Base(DeclarativeBase):
         datetime: DateTime(timezone=True),
         dict[str, Any]: JSONB,
         str: Text,
+        JobKind: _states(JobKind, "job_kind"),
         JobState: _states(JobState, "job_state"),
         AttemptState: _states(AttemptState, "attempt_state"),
         AllocationState: _states(AllocationState, "allocation_state"),
@@ -160,6 +162,7 @@ class Job(Base):
         CheckConstraint(
             "(state in ('succeeded', 'failed', 'cancelled')) = (finished_at is not null)", name="finished"
         ),
+        CheckConstraint("(kind = 'fine_tuning') = (freeze_plan is not null)", name="freeze_plan_of_kind"),
         Index("ix_jobs_team_id_created_at", "team_id", "created_at", "id"),
         Index(
             "ix_jobs_queue",
@@ -185,18 +188,25 @@ class Job(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     team_id: Mapped[str] = mapped_column(ForeignKey("teams.id"))
     created_by: Mapped[str] = mapped_column(ForeignKey("api_keys.id"))
+    kind: Mapped[JobKind] = mapped_column(
+        server_default=JobKind.FINE_TUNING.value, default=JobKind.FINE_TUNING
+    )
     state: Mapped[JobState]
     stop_reason: Mapped[StopReason | None]
     model: Mapped[str]
     base_job_id: Mapped[str | None] = mapped_column(
         ForeignKey("jobs.id"), doc="the job whose result this one goes on from"
     )
-    training_file_id: Mapped[str] = mapped_column(ForeignKey("files.id"))
+    training_file_id: Mapped[str] = mapped_column(
+        ForeignKey("files.id"), doc="the data set that the job reads, whatever it does with it"
+    )
     validation_file_id: Mapped[str | None] = mapped_column(ForeignKey("files.id"))
     weights_file_id: Mapped[str | None] = mapped_column(ForeignKey("files.id"))
-    spec: Mapped[dict[str, Any]] = mapped_column(doc="JobSpec, as it was asked for")
-    resolved: Mapped[dict[str, Any]] = mapped_column(doc="ResolvedJob: every default decided")
-    freeze_plan: Mapped[dict[str, Any]]
+    spec: Mapped[dict[str, Any]] = mapped_column(doc="JobSpec or ExtractionSpec, as it was asked for")
+    resolved: Mapped[dict[str, Any]] = mapped_column(
+        doc="ResolvedJob or ResolvedExtraction: every default decided"
+    )
+    freeze_plan: Mapped[dict[str, Any] | None] = mapped_column(doc="null where nothing is trained")
     priority: Mapped[int] = mapped_column(server_default="0")
     devices_per_node: Mapped[int]
     nodes: Mapped[int]

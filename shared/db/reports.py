@@ -23,7 +23,7 @@ from shared.domain.events import (
     TrainLine,
     ValidationLine,
 )
-from shared.domain.resolved import Shape
+from shared.domain.shape import Shape
 from shared.ids import new_id
 
 

@@ -14,9 +14,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
+from shared.domain.activations import ActivationsWanted, SavedActivations
 from shared.domain.freeze import FreezePlan, FreezeSpec
 from shared.domain.job import Outcome, StopReason
-from shared.domain.resolved import Architecture, ResolvedPreprocessing, Shape
+from shared.domain.job_kind import JobKind
+from shared.domain.resolved import Architecture, ResolvedPreprocessing
+from shared.domain.shape import Shape
 from shared.domain.spec import ResolvedHyperparameters, TaskName
 
 SPEC_FILE = "spec.json"
@@ -64,6 +67,7 @@ class DataSource(Shape):
 class TrainerSpec(Shape):
     """spec.json: all that a run is told."""
 
+    kind: Literal[JobKind.FINE_TUNING] = JobKind.FINE_TUNING
     job_id: str
     attempt_id: str
     attempt: int = Field(description="1 for the first try")
@@ -87,6 +91,7 @@ class TrainerSpec(Shape):
     seed: int
     resume_from: str | None = Field(None, description="a checkpoint's folder")
     max_duration_s: float | None = None
+    capture: ActivationsWanted | None = Field(None, description="of the kept model on the validation data")
 
 
 class StopRequest(Shape):
@@ -106,7 +111,7 @@ class PhaseLine(Shape):
     """The run enters a phase."""
 
     type: Literal["phase"] = "phase"
-    phase: Literal["loading", "preflight", "probe", "training", "saving"]
+    phase: Literal["loading", "preflight", "probe", "training", "saving", "extracting"]
     time: float
 
 
@@ -143,6 +148,26 @@ class ValidationLine(Shape):
     is_best: bool
 
 
+class ExtractionLine(Shape):
+    """Samples whose activations are computed; at most one a second, and the last."""
+
+    type: Literal["extraction"] = "extraction"
+    time: float
+    n_done: int
+    n_samples: int
+    samples_per_s: float
+    eta_s: float | None = Field(description="time left of extracting")
+
+
+class ShardLine(Shape):
+    """A whole shard of activations stands on disk."""
+
+    type: Literal["shard"] = "shard"
+    time: float
+    file: str = Field(description="relative to the run's folder")
+    n_samples: int
+
+
 class CheckpointLine(Shape):
     """A whole checkpoint stands on disk: its manifest is written."""
 
@@ -167,7 +192,8 @@ class NoteLine(Shape):
 
 
 ProgressLine = Annotated[
-    PhaseLine | TrainLine | ValidationLine | CheckpointLine | NoteLine, Field(discriminator="type")
+    PhaseLine | TrainLine | ValidationLine | ExtractionLine | ShardLine | CheckpointLine | NoteLine,
+    Field(discriminator="type"),
 ]
 PROGRESS_LINE: TypeAdapter[ProgressLine] = TypeAdapter(ProgressLine)
 
@@ -291,6 +317,7 @@ class TrainingResult(Shape):
     kept_epoch: int = Field(description="the one whose model is saved and evaluated: best_epoch, or the last")
     stopped_early: bool
     evaluation: Evaluation | None
+    activations: SavedActivations | None = Field(None, description="what `capture` asked for")
     seconds: dict[str, float] = Field(description="of each phase of the run")
     versions: dict[str, str]
     decisions: dict[str, str] = Field(description="what was left to Thaw, and why it chose so")

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from shared.domain.activations import ActivationsWanted
 from shared.domain.freeze import FreezeSpec
+from shared.domain.shape import Shape
 from shared.domain.spec import ResolvedHyperparameters, TaskName
-
-
-class Shape(BaseModel):
-    """A file's shape: unknown fields are errors, so two versions never misread one another in silence."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class Architecture(Shape):
@@ -88,3 +84,4 @@ class ResolvedJob(Shape):
     validation_fraction: float | None
     max_duration_s: int | None
     seed: int
+    capture: ActivationsWanted | None = None

@@ -14,6 +14,7 @@ from shared.domain.freeze import FreezeSpec, parse_freeze
 
 Auto = Literal["auto"]
 Keep = Literal["best", "last"]
+Normalize = Literal["imagenet", "none"]
 TaskName = Literal["classification", "multilabel", "segmentation", "reconstruction"]
 ImageSide = Annotated[int, Field(ge=8, le=2048)]
 
@@ -63,17 +64,12 @@ class Hyperparameters(Strict):
         return self
 
 
-class Preprocessing(Strict):
-    """From a stored picture to the model's input."""
+class AnyPreprocessing(Strict):
+    """From a stored picture to the model's input, for every kind of job."""
 
     image_size: ImageSide | Annotated[list[ImageSide], Field(min_length=2, max_length=2)] | None = Field(
         None, description="side, or [height, width], in pixels; left out: the model's own size"
     )
-    augment: Literal["none", "flip", "crop_flip"] = Field(
-        "none",
-        description="flip: mirrored half the time; crop_flip: a random part of 60-100% of the area as well",
-    )
-    normalize: Literal["imagenet", "none"] = Field("imagenet", description="channel means and deviations")
     max_unreadable_fraction: float = Field(
         0.01, ge=0, le=0.5, description="share of pictures that may be skipped because they cannot be read"
     )
@@ -85,6 +81,16 @@ class Preprocessing(Strict):
         if isinstance(self.image_size, int):
             return (self.image_size, self.image_size)
         return (self.image_size[0], self.image_size[1])
+
+
+class Preprocessing(AnyPreprocessing):
+    """As training sees a picture."""
+
+    augment: Literal["none", "flip", "crop_flip"] = Field(
+        "none",
+        description="flip: mirrored half the time; crop_flip: a random part of 60-100% of the area as well",
+    )
+    normalize: Normalize = Field("imagenet", description="channel means and deviations")
 
 
 class Resources(Strict):
@@ -105,16 +111,27 @@ MetadataKey = Annotated[str, Field(min_length=1, max_length=64)]
 Metadata = Annotated[dict[MetadataKey, Annotated[str, Field(max_length=512)]], Field(max_length=16)]
 
 
-class JobSpec(Strict):
-    """The body of POST /v1/fine_tuning/jobs."""
-
-    files_may_be_left_out: ClassVar[bool] = False
+class AnyJobSpec(Strict):
+    """What every kind of job is asked with: the network that it starts from, and how it is to be run."""
 
     model: str = Field(
         min_length=1, max_length=200, description="torchvision name, registered name or ftjob-..."
     )
     wait_for_model: bool = Field(False, description="with ftjob-...: wait for that job instead of 409")
     weights: str | None = Field(None, min_length=1, max_length=200)
+    resources: Resources = Field(default_factory=Resources)
+    priority: int = Field(0, ge=-1000, le=1000)
+    max_duration_s: int | None = Field(None, ge=1, le=30 * 24 * 3600)
+    seed: int = Field(0, ge=0, lt=2**31)
+    suffix: str | None = Field(None, min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")
+    metadata: Metadata | None = None
+
+
+class JobSpec(AnyJobSpec):
+    """The body of POST /v1/fine_tuning/jobs."""
+
+    files_may_be_left_out: ClassVar[bool] = False
+
     training_file: str = Field(min_length=1, max_length=200)
     validation_file: str | None = Field(None, min_length=1, max_length=200)
     validation_fraction: float | None = Field(None, gt=0, lt=1)
@@ -125,12 +142,6 @@ class JobSpec(Strict):
     )
     hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters)
     preprocessing: Preprocessing = Field(default_factory=Preprocessing)
-    resources: Resources = Field(default_factory=Resources)
-    priority: int = Field(0, ge=-1000, le=1000)
-    max_duration_s: int | None = Field(None, ge=1, le=30 * 24 * 3600)
-    seed: int = Field(0, ge=0, lt=2**31)
-    suffix: str | None = Field(None, min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")
-    metadata: Metadata | None = None
 
     @field_validator("task", mode="before")
     @classmethod
@@ -199,11 +210,7 @@ def resolve_hyperparameters(
             f"batch_size {batch} is more than the {n_training} training samples; "
             f'at most {most * world_size} would fit, and "auto" takes what fits'
         )
-    if batch % world_size:
-        nearest = max(1, round(batch / world_size)) * world_size
-        raise ValueError(
-            f"batch_size {batch} is global and {world_size} ranks do not divide it; {nearest} would fit"
-        )
+    check_divided(batch, world_size)
     rate = {"adamw": 0.001, "sgd": 0.01}[asked.optimizer]
     decided = asked.model_dump()
     decided["batch_size"] = batch
@@ -211,3 +218,12 @@ def resolve_hyperparameters(
     decided["learning_rate"] = rate if asked.learning_rate == "auto" else asked.learning_rate
     decided["momentum"] = 0.9 if asked.momentum is None else asked.momentum
     return ResolvedHyperparameters.model_validate(decided)
+
+
+def check_divided(batch_size: int, world_size: int) -> None:
+    """Raises ValueError where the ranks do not divide the global batch."""
+    if batch_size % world_size:
+        nearest = max(1, round(batch_size / world_size)) * world_size
+        raise ValueError(
+            f"batch_size {batch_size} is global and {world_size} ranks do not divide it; {nearest} would fit"
+        )

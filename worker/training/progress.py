@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 from shared.domain.events import PROGRESS_FILE, NoteLine, PhaseLine, ProgressLine
 
-Phase = Literal["loading", "preflight", "probe", "training", "saving"]
+Phase = Literal["loading", "preflight", "probe", "training", "saving", "extracting"]
 
 
 class Progress:

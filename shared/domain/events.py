@@ -257,11 +257,22 @@ class FrozenProof(Shape):
 
 
 class RanksProof(Shape):
-    """Checksums of all parameters, compared across ranks after step 1 and at the end."""
+    """Checksums of all parameters, compared across ranks after each phase's first step and at its end."""
 
     world_size: int
     equal: bool
     checksum: str
+
+
+class PhaseAccount(Shape):
+    """What came of one phase of the freeze plan, proved at its end against its start."""
+
+    from_epoch: int
+    n_trainable: int = Field(description="parameters, in elements")
+    n_frozen: int
+    find_unused_parameters: FindUnused
+    frozen_proof: FrozenProof
+    ranks: RanksProof
 
 
 class Evaluation(Shape):
@@ -300,10 +311,11 @@ class TrainingResult(Shape):
     job_id: str
     spec: dict[str, Any] = Field(description="what ran, every default resolved; no path of the node in it")
     freeze_plan: FreezePlan
-    find_unused_parameters: FindUnused
-    frozen_proof: FrozenProof
-    ranks: RanksProof
-    n_trainable: int = Field(description="parameters, in elements")
+    find_unused_parameters: FindUnused = Field(description="over all phases: true where any of them needs it")
+    frozen_proof: FrozenProof = Field(description="of the part that no phase moves")
+    ranks: RanksProof = Field(description="after the last step")
+    phases: list[PhaseAccount] = Field(description="those that were begun, in their order")
+    n_trainable: int = Field(description="parameters, in elements, in the last phase")
     n_frozen: int
     n_train_samples: int
     n_validation_samples: int

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from scans import write_digits
+from small_networks import NETWORKS
 from trainer_runs import MakeSpec, Ran, RunHere, new_spec, read_run, run_in_process, start_ranks
 
 from shared.domain.events import TrainerSpec
@@ -21,6 +24,22 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """37 other scans: two ranks cannot share them out evenly."""
     return write_digits(tmp_path_factory.mktemp("held_out"), 100, 137)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Offers the networks of `small_networks.py` to this process and to all that it starts."""
+    offered = tmp_path_factory.mktemp("offered")
+    lines = [f"{name} = small_networks:{network.__name__}" for name, network in NETWORKS.items()]
+    package = offered / "small_networks-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: small_networks\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("\n".join(["[thaw.models]", *lines]))
+    found = [str(offered), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(offered)
+        patched.setenv("PYTHONPATH", os.pathsep.join(filter(None, found)))
+        yield
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from shared.domain.job import StopReason
 from worker.training.models import build
 from worker.training.precision import Precision
 from worker.training.ranks import Ranks
-from worker.training.resuming import TakenUp, put_back_optimizer
 from worker.training.stepping import Stepper
 from worker.training.tasks import task_of
 
@@ -252,14 +251,9 @@ def test_a_run_may_go_on_in_fp16_on_a_gpu_that_has_no_bf16(make_spec: MakeSpec) 
     ranks = Ranks(0, 1, 0, 1, torch.device("cpu"))
     before = Stepper(model, phase, settings, task_of(spec), Precision(torch.bfloat16, "", "cpu"), ranks)
     after = Stepper(model, phase, settings, task_of(spec), Precision(torch.float16, "", "cpu"), ranks)
-    saved = {
-        "from_epoch": 0,
-        "optimizer": before.optimizer.state_dict(),
-        "scaler": before.scaler.state_dict(),
-    }
     fresh = after.scaler.get_scale()
 
-    put_back_optimizer(after, TakenUp(saved, {}))
+    after.go_on_from(before.saved())
 
     assert after.scaler.is_enabled()
     assert after.scaler.get_scale() == fresh

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from scans import CLASSES
+from small_networks import NETWORKS
 
 from shared.domain.events import PROGRESS_LINE, OutcomeReport, ProgressLine, TrainerSpec, TrainingResult
-from shared.domain.freeze import parse_freeze, resolve
+from shared.domain.freeze import FreezePlan, parse_freeze, resolve
+from shared.domain.module_tree import ModuleTree
 from worker.training.errors import report_error
 from worker.training.loop import train
 from worker.training.models import build, describe_module, head_paths
@@ -36,7 +38,9 @@ HYPERPARAMETERS: dict[str, Any] = {
     "precision": "auto",
     "early_stopping_patience": None,
 }
+REGISTERED = {"custom_network", "nested_network", *NETWORKS}
 SIZES = {
+    **{name: network.image_size for name, network in NETWORKS.items()},
     "mobilenet_v3_small": (32, 32),
     "resnet18": (32, 32),
     "custom_network": (14, 14),
@@ -112,6 +116,7 @@ def new_spec(
     data: Path,
     *,
     freeze: Any = "none",
+    later: Mapping[int, Any] | None = None,
     num_classes: int = 10,
     replace_head: bool = False,
     base_classes: int | None = None,
@@ -121,7 +126,8 @@ def new_spec(
     preprocessing: Mapping[str, Any] | None = None,
     **fields: Any,
 ) -> TrainerSpec:
-    source: Any = "registered" if model in ("custom_network", "nested_network") else "torchvision"
+    """`later` maps epochs to what is frozen from then on, in place of `freeze`."""
+    source: Any = "registered" if model in REGISTERED else "torchvision"
     built = build(model, source)
     head = list(head_paths(built, model, source))
     base_classes = base_classes or built.get_submodule(head[0]).out_features
@@ -145,7 +151,7 @@ def new_spec(
             "validation_fraction": None,
             "class_names": CLASSES[:num_classes],
             "freeze": spec,
-            "freeze_plan": resolve(spec, tree, head_replaced=replace_head),
+            "freeze_plan": plan_of({0: freeze, **(later or {})}, tree, head_replaced=replace_head),
             "hyperparameters": {**HYPERPARAMETERS, **(hyperparameters or {})},
             "preprocessing": {
                 "height": height,
@@ -162,6 +168,16 @@ def new_spec(
             **fields,
         }
     )
+
+
+def plan_of(by_epoch: Mapping[int, Any], tree: ModuleTree, *, head_replaced: bool = False) -> FreezePlan:
+    """A phase for each epoch, in which what stands there is frozen and the rest trains."""
+    alone = [resolve(parse_freeze(freeze), tree, head_replaced=head_replaced) for freeze in by_epoch.values()]
+    phases = [
+        plan.phases[0].model_copy(update={"from_epoch": epoch})
+        for epoch, plan in zip(by_epoch, alone, strict=True)
+    ]
+    return alone[0].model_copy(update={"phases": tuple(phases)})
 
 
 RunHere = Callable[..., Ran]

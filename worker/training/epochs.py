@@ -9,19 +9,19 @@ from typing import Any
 
 from torch import Tensor
 
-from shared.domain.events import Evaluation, FindUnused, RanksProof, ValidationLine
+from shared.domain.events import Evaluation, PhaseAccount, ValidationLine
 from shared.domain.job import StopReason
 from worker.training.errors import TrainingFailed
-from worker.training.evaluation import evaluate, share_buffers
+from worker.training.evaluation import evaluate
 from worker.training.pace import Pace
+from worker.training.phases import Phases
 from worker.training.preflight import check_output
-from worker.training.probe import decide_find_unused
 from worker.training.proofs import prove_ranks_equal
 from worker.training.results import write_metrics
-from worker.training.resuming import CheckpointWriter, TakenUp, put_back_optimizer, set_generators, take_up
+from worker.training.resuming import CheckpointWriter, TakenUp, set_generators, take_up
 from worker.training.run import Run
+from worker.training.schedule import learning_rate
 from worker.training.state import Kept, RunState, moving_tensors
-from worker.training.stepping import Stepper
 from worker.training.stop import Agreement, Boundary, Sums, stop_file_in
 
 
@@ -35,15 +35,11 @@ class Epochs:
         if run.spec.resume_from is not None:
             self.state, self._taken_up = take_up(run, Path(run.spec.resume_from))
         settings = run.spec.hyperparameters
-        phase = run.phase_at(self.state.epoch)
-        self._stepper = Stepper(run.model, phase, settings, run.task, run.precision, run.ranks)
-        if self._taken_up is not None:
-            put_back_optimizer(self._stepper, self._taken_up)
+        self._phases = Phases(run, self.state.epoch, self._taken_up.phase if self._taken_up else None)
         self._checkpoints = CheckpointWriter(run)
         self._boundary = Boundary(run.ranks, run.task.figures, stop_file_in(run.out), self._seconds_left())
         self._pace = Pace(run.progress, run.task.figures, settings.n_epochs, run.total_steps, self.state.step)
         self._ranks_were_compared = False
-        self.find_unused = FindUnused(value=False, reason="not probed yet")
 
     # -- before training
 
@@ -54,18 +50,13 @@ class Epochs:
         check_output(model, inputs, self._run.task, precision)
         model.eval()
         check_output(model, inputs, self._run.task, precision)
-        self._stepper.back_to_training()
+        self._phases.stepper.back_to_training()
 
-    def wrap(self) -> None:
-        """Probes what takes part in the loss, then joins the ranks' gradients accordingly."""
-        run = self._run
-        inputs, target = self._a_batch()
-        probe_loss = self._stepper.probe_loss(inputs, target)
-        asked = run.spec.freeze.find_unused_parameters
-        self.find_unused = found = decide_find_unused(run.model, probe_loss, asked, run.ranks)
-        message = f"find_unused_parameters {str(found.value).lower()}: {found.reason}"
-        run.progress.note("find_unused_parameters", message, found.model_dump())
-        self._stepper.wrap(find_unused_parameters=found.value)
+    def probe(self) -> None:
+        """Probes all phases to come, and makes ready for the first of them."""
+        if not self._is_over():
+            self._phases.look_ahead(*self._a_batch())
+            self._enter_phase()
 
     # -- training
 
@@ -88,22 +79,23 @@ class Epochs:
         has_left = self.state.epoch < settings.n_epochs
         return has_left and patience is not None and self.state.epochs_since_best() >= patience
 
-    def prove_ranks_equal(self) -> RanksProof:
-        """After the last step: parameters are the same everywhere, and buffers become rank 0's."""
-        share_buffers(self._run.model, self._run.ranks)
-        return prove_ranks_equal(self._run.model, self._run.ranks, self.state.step)
+    def finish(self) -> list[PhaseAccount]:
+        """After the last step: proves the last phase, and tells of all."""
+        self._phases.end(self.state.step)
+        return self._phases.accounts
 
     def _is_over(self) -> bool:
         return self.state.epoch >= self._run.spec.hyperparameters.n_epochs or self.stopped_early
 
     def _train_epoch(self) -> StopReason | None:
         run, state = self._run, self.state
-        self._begin_phase_if_new()
+        if not self._phases.is_at(state.epoch):
+            self._enter_phase()
         order = run.data.order
         batches = order.batches(state.epoch, run.ranks.rank, state.step_in_epoch)
         for batch in run.data.batches.load(batches, state.epoch):
             inputs, target = run.on_device(batch)
-            loss, counted = self._stepper.step(inputs, target, state.step, run.total_steps)
+            loss, counted = self._phases.stepper.step(inputs, target, state.step, run.total_steps)
             state.step += 1
             state.step_in_epoch += 1
             self._boundary.count(state.step, loss, counted, len(inputs))
@@ -121,7 +113,7 @@ class Epochs:
         state = self.state
         state.partial.add(agreed.sums)
         ends_epoch = state.step_in_epoch == self._run.data.order.steps_per_epoch
-        self._pace.count(agreed.sums, state, self._stepper.learning_rate, ends_epoch=ends_epoch)
+        self._pace.count(agreed.sums, state, self._learning_rate, ends_epoch=ends_epoch)
         if agreed.time_is_up:
             limit = self._run.spec.max_duration_s
             raise TrainingFailed(
@@ -135,7 +127,7 @@ class Epochs:
         return agreed.stop
 
     def _write_checkpoint(self, *, is_best: bool) -> None:
-        self._checkpoints.write(self.state, self._stepper, is_best=is_best)
+        self._checkpoints.write(self.state, self._phases, is_best=is_best)
         self._boundary.checkpoint_was_written()
 
     def _finish_epoch(self) -> None:
@@ -159,7 +151,7 @@ class Epochs:
         evaluation = evaluate(
             run.model, run.data.validation, run.task, 2 * per_rank, run.normalize, run.precision, run.ranks
         )
-        self._stepper.back_to_training()
+        self._phases.stepper.back_to_training()
         return evaluation
 
     @property
@@ -172,20 +164,24 @@ class Epochs:
         moving = moving_tensors(run.model, run.frozen.names) if needs_copy else None
         state.kept = Kept(state.epoch - 1, state.step, evaluation, moving)
 
-    def _begin_phase_if_new(self) -> None:
-        run = self._run
-        phase = run.phase_at(self.state.epoch)
-        if phase.from_epoch != self._stepper.phase.from_epoch:
-            settings = run.spec.hyperparameters
-            self._stepper = Stepper(run.model, phase, settings, run.task, run.precision, run.ranks)
-            self._ranks_were_compared = False
-            self.wrap()
+    def _enter_phase(self) -> None:
+        """Makes ready for the steps that come; before those of a new phase, the last one is proved."""
+        if not self._phases.is_at(self.state.epoch):
+            self._phases.move_on(self.state.epoch, self.state.step)
+        self._phases.wrap(*self._a_batch())
+        self._ranks_were_compared = False
 
     def _a_batch(self) -> tuple[Tensor, Tensor]:
         """The batch that this rank trains on first."""
         run = self._run
         first = run.data.order.batches(self.state.epoch, run.ranks.rank)
         return run.on_device(next(iter(run.data.batches.load([next(first)], self.state.epoch))))
+
+    @property
+    def _learning_rate(self) -> float:
+        """Of the last step, where no scale applies."""
+        run = self._run
+        return learning_rate(run.spec.hyperparameters, max(0, self.state.step - 1), run.total_steps)
 
     def _seconds_left(self) -> float | None:
         """Until max_duration_s is over; what earlier attempts took counts."""
@@ -202,7 +198,7 @@ class Epochs:
             "step": state.step,
             "train_loss": state.partial.mean_loss,
             **{f"train_{name}": mean for name, mean in state.partial.means.items()},
-            "learning_rate": self._stepper.learning_rate,
+            "learning_rate": self._learning_rate,
         }
         if evaluation is not None:
             entry["validation_loss"] = evaluation.loss

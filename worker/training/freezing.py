@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from shared.domain.freeze import FreezePlan, PlanPhase
+from shared.domain.freeze import PlanPhase
 from shared.domain.module_tree import join
 from worker.training.errors import TrainingFailed
 
 
 @dataclass(frozen=True)
 class FrozenPart:
-    """The tensors that no phase of the run moves, by name."""
+    """The tensors that a phase does not move, or that none of several moves, by name."""
 
     parameters: tuple[str, ...]
     buffers: tuple[str, ...]
@@ -24,14 +25,14 @@ class FrozenPart:
         return frozenset(self.parameters) | frozenset(self.buffers)
 
 
-def frozen_part(model: nn.Module, plan: FreezePlan) -> FrozenPart:
-    """What is frozen, and what is still, in every phase of `plan`."""
-    frozen = set.intersection(*(set(phase.frozen) for phase in plan.phases))
-    still = set.intersection(*(set(phase.still) for phase in plan.phases))
+def frozen_part(model: nn.Module, phases: Sequence[PlanPhase]) -> FrozenPart:
+    """What is frozen, and what is still, in every one of `phases`."""
+    frozen = set.intersection(*(set(phase.frozen) for phase in phases))
+    still = set.intersection(*(set(phase.still) for phase in phases))
     return FrozenPart(
         parameters=tuple(name for name, _ in model.named_parameters() if name in frozen),
         buffers=tuple(buffer_names(model, still)),
-        left_out=tuple(dict.fromkeys(path for phase in plan.phases for path in phase.unproved_buffers)),
+        left_out=tuple(dict.fromkeys(path for phase in phases for path in phase.unproved_buffers)),
     )
 
 

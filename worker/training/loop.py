@@ -12,7 +12,7 @@ from shared.domain.events import (
     OUTCOME_FILE,
     RESULT_FILE,
     OutcomeReport,
-    RanksProof,
+    PhaseAccount,
     TrainerSpec,
     TrainingResult,
 )
@@ -22,7 +22,7 @@ from worker.training.files import write_json
 from worker.training.progress import Progress
 from worker.training.proofs import check_finite, prove_frozen
 from worker.training.ranks import Ranks
-from worker.training.results import decisions, spec_in_result, versions, write_model
+from worker.training.results import decisions, find_unused_over, spec_in_result, versions, write_model
 from worker.training.run import Run, load_run
 from worker.training.state import put_back
 
@@ -39,7 +39,7 @@ def train(spec: TrainerSpec, out: Path, ranks: Ranks) -> None:
         epochs.check_output()
 
         progress.enter("probe")
-        epochs.wrap()
+        epochs.probe()
 
         progress.enter("training")
         stopped = epochs.train()
@@ -48,7 +48,7 @@ def train(spec: TrainerSpec, out: Path, ranks: Ranks) -> None:
             return
 
         progress.enter("saving")
-        _save(run, epochs, epochs.prove_ranks_equal())
+        _save(run, epochs, epochs.finish())
 
 
 def _say_what_is_frozen(run: Run) -> None:
@@ -69,7 +69,7 @@ def _leave(run: Run, reason: StopReason) -> None:
         write_json(run.out / OUTCOME_FILE, OutcomeReport(outcome=Outcome.STOPPED, reason=reason))
 
 
-def _save(run: Run, epochs: Epochs, ranks_proof: RanksProof) -> None:
+def _save(run: Run, epochs: Epochs, phases: list[PhaseAccount]) -> None:
     if not run.ranks.is_first:
         return
     state = epochs.state
@@ -84,9 +84,10 @@ def _save(run: Run, epochs: Epochs, ranks_proof: RanksProof) -> None:
         job_id=run.spec.job_id,
         spec=spec_in_result(run.spec),
         freeze_plan=run.spec.freeze_plan,
-        find_unused_parameters=epochs.find_unused,
+        find_unused_parameters=find_unused_over(phases),
         frozen_proof=proof,
-        ranks=ranks_proof,
+        ranks=phases[-1].ranks,
+        phases=phases,
         n_trainable=last_phase.n_trainable,
         n_frozen=last_phase.n_frozen,
         n_train_samples=len(run.data.order.indices),

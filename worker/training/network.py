@@ -7,8 +7,8 @@ from pathlib import Path
 from torch import nn
 
 from shared.domain.events import TrainerSpec
+from worker.training.generators import seed_generators
 from worker.training.models import build, load_weights, replace_head
-from worker.training.state import seed_generators
 
 
 def build_network(spec: TrainerSpec) -> nn.Module:

@@ -18,24 +18,28 @@ NAMED = 12
 
 
 def decide_find_unused(
-    model: nn.Module, loss_of: Callable[[nn.Module], Tensor], asked: Literal["auto"] | bool, ranks: Ranks
+    model: nn.Module,
+    loss_of: Callable[[nn.Module], Tensor],
+    asked: Literal["auto"] | bool,
+    ranks: Ranks,
+    when: str = "",
 ) -> FindUnused:
     """DDP's find_unused_parameters for `model`, from one forward and backward; a person may force either.
 
-    `loss_of` runs the model on a real batch. Raises TrainingFailed where False is forced and would fail, and
-    where no trainable parameter at all takes part.
+    `loss_of` runs the model on a real batch; errors begin with `when`. Raises TrainingFailed where False is
+    forced and would fail, and where no trainable parameter at all takes part.
     """
     unused = _unused_on_any_rank(model, loss_of, ranks)
     if len(unused) == len(trainable_parameters(model)):
         raise TrainingFailed(
-            f"no trainable parameter takes part in the loss: {_listed(unused)}",
+            f"{when}no trainable parameter takes part in the loss: {_listed(unused)}",
             code="nothing_learns",
             hint="train a part of the model that its output depends on",
         )
     if asked is False and unused:
         raise TrainingFailed(
-            f"find_unused_parameters is false, and {len(unused)} trainable parameters take no part in the "
-            f"loss: {_listed(unused)}; the ranks would fail at their second step",
+            f"{when}find_unused_parameters is false, and {len(unused)} trainable parameters take no part in "
+            f"the loss: {_listed(unused)}; the ranks would fail at their second step",
             code="unused_parameters",
             hint='freeze them, or leave find_unused_parameters at "auto"',
         )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.domain.events import FrozenProof, RanksProof
+from shared.domain.freeze import FreezePlan
 from worker.training.errors import TrainingFailed
 from worker.training.freezing import FrozenPart, named_tensors, trainable_parameters
 from worker.training.ranks import Ranks
@@ -36,6 +37,12 @@ def combined(found: Digests) -> str:
     for name, value in sorted(found.items()):
         whole.update(name.encode() + b"\0" + value)
     return whole.hexdigest()
+
+
+def hash_of_plan(plan: FreezePlan) -> str:
+    """One hash over what the phases decide."""
+    decides = {"from_epoch", "trainable", "still", "lr_scale"}
+    return hashlib.sha256(plan.model_dump_json(include={"phases": {"__all__": decides}}).encode()).hexdigest()
 
 
 def check_finite(model: nn.Module) -> None:

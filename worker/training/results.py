@@ -19,7 +19,9 @@ from shared.domain.events import (
     MODEL_CARD_FILE,
     MODEL_FILE,
     TRAINABLE_FILE,
+    FindUnused,
     ModelCard,
+    PhaseAccount,
     TrainerSpec,
 )
 from shared.domain.module_tree import is_below
@@ -94,6 +96,16 @@ def spec_in_result(spec: TrainerSpec) -> dict[str, Any]:
         "freeze_plan": True,
     }
     return spec.model_dump(mode="json", exclude=of_the_node)
+
+
+def find_unused_over(phases: Sequence[PhaseAccount]) -> FindUnused:
+    """What was found in all phases: true where any needs it, with every name that was unused in any."""
+    found = [phase.find_unused_parameters for phase in phases]
+    if len(found) == 1:
+        return found[0]
+    reasons = (f"phase {number}: {f.reason}" for number, f in enumerate(found, start=1))
+    unused = dict.fromkeys(name for f in found for name in f.unused)
+    return FindUnused(value=any(f.value for f in found), reason="; ".join(reasons), unused=list(unused))
 
 
 def decisions(run: Run, state: RunState) -> dict[str, str]:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from shared.domain.events import CheckpointLine
 from worker.training.checkpoints import write_checkpoint
+from worker.training.generators import restore_generators, save_generators, seed_generators
+from worker.training.phases import Phases
 from worker.training.run import Run
 from worker.training.sampling import mixed_seed
 from worker.training.state import (
@@ -19,19 +21,15 @@ from worker.training.state import (
     from_checkpoint,
     moving_tensors,
     put_back,
-    restore_generators,
-    save_generators,
-    seed_generators,
     to_checkpoint,
 )
-from worker.training.stepping import Stepper
 
 
 @dataclass(frozen=True)
 class TakenUp:
     """What a checkpoint holds beside the model and the state: it is put back once the parts are built."""
 
-    optimizer: Mapping[str, Any]
+    phase: Mapping[str, Any]
     generators: Mapping[str, Tensor]
 
 
@@ -44,17 +42,7 @@ def take_up(run: Run, folder: Path) -> tuple[RunState, TakenUp]:
     run.progress.note(
         "resumed", f"going on from step {state.step}, epoch {state.epoch}", {"step": state.step}
     )
-    return state, TakenUp(checkpoint.state["optimizer"], checkpoint.state["generators"])
-
-
-def put_back_optimizer(stepper: Stepper, taken_up: TakenUp) -> None:
-    """Gives the optimizer its moments again; a phase that starts just now begins without any."""
-    saved = taken_up.optimizer
-    if saved["from_epoch"] == stepper.phase.from_epoch:
-        stepper.optimizer.load_state_dict(saved["optimizer"])
-        # Empty where the GPU so far needed none; one that computes in fp16 starts with its own scale.
-        if saved["scaler"]:
-            stepper.scaler.load_state_dict(saved["scaler"])
+    return state, TakenUp(checkpoint.state["phase"], checkpoint.state["generators"])
 
 
 def set_generators(run: Run, taken_up: TakenUp | None) -> None:
@@ -75,7 +63,7 @@ class CheckpointWriter:
         self._run = run
         self._written: tuple[int, int] | None = None
 
-    def write(self, state: RunState, stepper: Stepper, *, is_best: bool) -> None:
+    def write(self, state: RunState, phases: Phases, *, is_best: bool) -> None:
         """A second one at the same place in the run is left out."""
         place = (state.epoch, state.step)
         if self._written == place:
@@ -88,12 +76,7 @@ class CheckpointWriter:
         run.progress.count_time()
         state.seconds = dict(run.progress.seconds)
         moving = moving_tensors(run.model, run.frozen.names)
-        optimizer = {
-            "from_epoch": stepper.phase.from_epoch,
-            "optimizer": stepper.optimizer.state_dict(),
-            "scaler": stepper.scaler.state_dict(),
-        }
-        checkpoint = to_checkpoint(state, run.identity, moving, optimizer, generators)
+        checkpoint = to_checkpoint(state, run.identity, moving, phases.saved(), generators)
         metrics = _metrics(state)
         folder = write_checkpoint(
             run.out, checkpoint, epoch=state.epoch, step=state.step, is_best=is_best, metrics=metrics

@@ -15,7 +15,7 @@ from worker.training.loading import Batch
 from worker.training.network import build_network
 from worker.training.precision import Precision, choose_precision
 from worker.training.progress import Progress
-from worker.training.proofs import Digests, combined, digests
+from worker.training.proofs import Digests, combined, digests, hash_of_plan
 from worker.training.ranks import Ranks
 from worker.training.state import Identity
 from worker.training.tasks import Task, task_of
@@ -46,6 +46,7 @@ class Run:
     def identity(self) -> Identity:
         return Identity(
             frozen_hash=combined(self.frozen_before),
+            plan_hash=hash_of_plan(self.spec.freeze_plan),
             n_train_samples=len(self.data.order.indices),
             batch_size=self.spec.hyperparameters.batch_size,
             total_steps=self.total_steps,
@@ -66,7 +67,7 @@ def load_run(spec: TrainerSpec, out: Path, ranks: Ranks, progress: Progress) -> 
     """Builds the network, hashes its frozen part, and opens the data."""
     precision = choose_precision(spec.hyperparameters.precision, ranks.device)
     model = build_network(spec)
-    frozen = frozen_part(model, spec.freeze_plan)
+    frozen = frozen_part(model, spec.freeze_plan.phases)
     before = digests(model, frozen.names)
     return Run(
         spec=spec,

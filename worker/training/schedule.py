@@ -5,6 +5,14 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from shared.domain.spec import ResolvedHyperparameters
+
+
+def learning_rate(settings: ResolvedHyperparameters, step: int, total_steps: int) -> float:
+    """The rate at `step` of the whole run, counted from 0, where no scale applies."""
+    factor = learning_rate_factor(step, total_steps, settings.warmup_steps, settings.lr_schedule)
+    return settings.learning_rate * factor
+
 
 def learning_rate_factor(
     step: int, total_steps: int, warmup_steps: int, shape: Literal["cosine", "constant"]

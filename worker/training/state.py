@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +18,9 @@ from worker.training.ranks import Ranks
 from worker.training.stop import Sums
 
 Moving = dict[str, Tensor]
+
+# Of the plain values in a checkpoint. A change of what they mean takes another number.
+LAYOUT = 2
 
 
 @dataclass
@@ -69,6 +70,7 @@ class Identity:
     """What must be the same for a checkpoint to fit a run."""
 
     frozen_hash: str
+    plan_hash: str
     n_train_samples: int
     batch_size: int
     total_steps: int
@@ -100,19 +102,20 @@ def to_checkpoint(
     state: RunState,
     identity: Identity,
     moving: Moving,
-    optimizer: Mapping[str, Any],
+    phase: Mapping[str, Any],
     generators: Mapping[str, Tensor],
 ) -> Checkpoint:
-    """`optimizer` holds the states of optimizer and scaler, and the epoch since which they are in use."""
+    """`phase` holds what the freeze plan's phase at work has gathered, optimizer and proofs included."""
     kept = state.kept
     plain = {
+        "layout": LAYOUT,
         "identity": asdict(identity),
         "position": {"epoch": state.epoch, "step_in_epoch": state.step_in_epoch, "step": state.step},
         "partial": asdict(state.partial),
         "history": state.history,
         "kept": kept and {"epoch": kept.epoch, "step": kept.step, "evaluation": kept.evaluation.model_dump()},
         "seconds": state.seconds,
-        "optimizer": dict(optimizer),
+        "phase": dict(phase),
         "generators": dict(generators),
     }
     is_same = kept is None or kept.step == state.step
@@ -123,6 +126,12 @@ def from_checkpoint(folder: Path, identity: Identity, ranks: Ranks) -> tuple[Run
     """Reads a checkpoint and refuses one of another run."""
     checkpoint = read_checkpoint(folder)
     saved = checkpoint.state
+    if saved.get("layout") != LAYOUT:
+        raise TrainingFailed(
+            "the checkpoint was written by another version of Thaw, which keeps other things in it",
+            code="checkpoint_mismatch",
+            hint="start the job anew, or go on with the version that wrote it",
+        )
     _check_identity(saved["identity"], identity)
     state = RunState(
         **saved["position"],
@@ -154,32 +163,3 @@ def _check_identity(saved: Mapping[str, Any], identity: Identity) -> None:
         raise TrainingFailed(
             f"the checkpoint is of another run: {'; '.join(differing)}", code="checkpoint_mismatch"
         )
-
-
-def seed_generators(seed: int) -> None:
-    """All generators of this rank: torch's, those of its GPUs included, numpy's and Python's own.
-
-    Checkpoints hold torch's alone: a registered model that draws from the others repeats a run that is not
-    interrupted, and no other.
-    """
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)
-    random.seed(seed)
-
-
-def save_generators(ranks: Ranks) -> dict[str, Tensor]:
-    """The random generators of all ranks, one row a rank. Every rank has to call this."""
-    rows = {"cpu": torch.stack(ranks.gather(torch.get_rng_state()))}
-    if ranks.device.type == "cuda":
-        rows["cuda"] = torch.stack(ranks.gather(torch.cuda.get_rng_state(ranks.device)))
-    return rows
-
-
-def restore_generators(rows: Mapping[str, Tensor], ranks: Ranks) -> bool:
-    """Whether this rank's generators could be put back: not where the number of ranks has changed."""
-    if len(rows["cpu"]) != ranks.world_size:
-        return False
-    torch.set_rng_state(rows["cpu"][ranks.rank].clone())  # a view with an offset crashes it
-    if ranks.device.type == "cuda" and "cuda" in rows:
-        torch.cuda.set_rng_state(rows["cuda"][ranks.rank].clone(), ranks.device)
-    return True

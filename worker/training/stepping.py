@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import SGD, AdamW, Optimizer
 
 from shared.domain.freeze import PlanPhase
 from shared.domain.spec import ResolvedHyperparameters
 from worker.training.freezing import freeze, moving_buffers, set_training_modes, trainable_parameters
+from worker.training.optimizer import make_optimizer, moments, put_back_moments
 from worker.training.precision import Precision
 from worker.training.ranks import Ranks
-from worker.training.schedule import learning_rate_factor
+from worker.training.schedule import learning_rate
 from worker.training.tasks import Task
 
 
@@ -46,16 +46,31 @@ class Stepper:
         precision: Precision,
         ranks: Ranks,
     ) -> None:
-        freeze(model, phase)
-        set_training_modes(model, phase)
         self.model = model
         self.phase = phase
         self.loss = Loss(task, precision)
+        self.apply(phase)
         self.optimizer = make_optimizer(model, phase, settings)
         self.scaler = precision.scaler()
         self._settings = settings
         self._ranks = ranks
         self._wrapped: nn.Module = model
+
+    def apply(self, phase: PlanPhase) -> None:
+        """Puts the model into the state in which `phase` trains it."""
+        freeze(self.model, phase)
+        set_training_modes(self.model, phase)
+
+    def saved(self) -> dict[str, Any]:
+        """What the steps so far have gathered, beside the model: plain values and tensors."""
+        return {"moments": moments(self.optimizer), "scaler": self.scaler.state_dict()}
+
+    def go_on_from(self, saved: Mapping[str, Any]) -> None:
+        """Takes over what a stepper gathered: of this phase, or of the one before, for what still trains."""
+        put_back_moments(self.optimizer, saved["moments"])
+        # Empty where the GPU so far needed none; one that computes in fp16 starts with its own scale.
+        if saved["scaler"]:
+            self.scaler.load_state_dict(saved["scaler"])
 
     def wrap(self, *, find_unused_parameters: bool) -> None:
         """Joins the ranks' gradients from here on. Rank 0's buffers lead, where any of them moves at all."""
@@ -78,7 +93,9 @@ class Stepper:
         self, inputs: Tensor, target: Tensor, number: int, total: int
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Step `number` of `total`, counted from 0: (this rank's mean loss, its sums of the figures)."""
-        self._set_learning_rate(number, total)
+        rate = learning_rate(self._settings, number, total)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["lr_scale"]
         loss, output = self.loss.forward(self._wrapped, inputs, target)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch types it not
         self._clip()
@@ -89,11 +106,6 @@ class Stepper:
             counted = self.loss.task.counted(output, target)
         return loss.detach(), counted
 
-    @property
-    def learning_rate(self) -> float:
-        """Of the last step, where no scale applies."""
-        return float(self.optimizer.param_groups[0]["lr"] / self.optimizer.param_groups[0]["lr_scale"])
-
     def back_to_training(self) -> None:
         set_training_modes(self.model, self.phase)
 
@@ -103,21 +115,3 @@ class Stepper:
             nn.utils.clip_grad_norm_(
                 trainable_parameters(self.model).values(), self._settings.gradient_clip_norm
             )
-
-    def _set_learning_rate(self, number: int, total: int) -> None:
-        asked = self._settings
-        factor = learning_rate_factor(number, total, asked.warmup_steps, asked.lr_schedule)
-        for group in self.optimizer.param_groups:
-            group["lr"] = asked.learning_rate * group["lr_scale"] * factor
-
-
-def make_optimizer(model: nn.Module, phase: PlanPhase, settings: ResolvedHyperparameters) -> Optimizer:
-    """Holds the trainable parameters only, in one group for each learning-rate scale."""
-    by_scale: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in trainable_parameters(model).items():
-        by_scale.setdefault(phase.lr_scale.get(name, 1.0), []).append(parameter)
-    groups = [{"params": parameters, "lr_scale": scale} for scale, parameters in by_scale.items()]
-    rate, decay = settings.learning_rate, settings.weight_decay
-    if settings.optimizer == "sgd":
-        return SGD(groups, lr=rate, momentum=settings.momentum, weight_decay=decay)
-    return AdamW(groups, lr=rate, weight_decay=decay)

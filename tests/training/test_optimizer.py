@@ -17,7 +17,7 @@ from worker.training.network_tree import describe_module
 from worker.training.optimizer import make_optimizer, moments, put_back_moments
 from worker.training.precision import Precision
 from worker.training.ranks import Ranks
-from worker.training.stepping import Stepper
+from worker.training.stepping import Stepper, TaskLoss
 from worker.training.tasks.classification import Classification
 
 ONLY = {part: {"rules": [{"freeze": "**"}, {"train": [part, "fc"]}]} for part in ("layer2", "layer3")}
@@ -73,10 +73,10 @@ def test_moments_stay_with_their_names_and_what_thaws_again_starts_anew(
 def test_a_scale_multiplies_the_first_step_of_every_phase(model: Residual) -> None:
     changes = {"momentum": 0.0, "weight_decay": 0.0, "learning_rate": 0.5, "lr_schedule": "constant"}
     settings = ResolvedHyperparameters.model_validate({**HYPERPARAMETERS, **changes})
-    task, precision = Classification(CLASSES, 0.0), Precision(None, "", "cpu")
+    loss = TaskLoss(Classification(CLASSES, 0.0), Precision(None, "", "cpu"))
     alone = Ranks(0, 1, 0, 1, torch.device("cpu"))
     for number, phase in enumerate(phases(model, scale=0.25)):
-        stepper = Stepper(model, phase, settings, task, precision, alone)
+        stepper = Stepper(model, phase, settings, loss, alone)
         parameters = trainable_parameters(model)
         before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
         gradients: dict[str, torch.Tensor] = {}

@@ -20,7 +20,7 @@ from shared.domain.job import StopReason
 from worker.training.models import build
 from worker.training.precision import Precision
 from worker.training.ranks import Ranks
-from worker.training.stepping import Stepper
+from worker.training.stepping import Stepper, TaskLoss
 from worker.training.tasks import task_of
 
 # Batch normalisation, dropout, momentum, mirrored pictures: all of it has to go on where it was.
@@ -249,8 +249,11 @@ def test_a_run_may_go_on_in_fp16_on_a_gpu_that_has_no_bf16(make_spec: MakeSpec) 
         spec.hyperparameters,
     )
     ranks = Ranks(0, 1, 0, 1, torch.device("cpu"))
-    before = Stepper(model, phase, settings, task_of(spec), Precision(torch.bfloat16, "", "cpu"), ranks)
-    after = Stepper(model, phase, settings, task_of(spec), Precision(torch.float16, "", "cpu"), ranks)
+    in_bf16, in_fp16 = (
+        TaskLoss(task_of(spec), Precision(dtype, "", "cpu")) for dtype in (torch.bfloat16, torch.float16)
+    )
+    before = Stepper(model, phase, settings, in_bf16, ranks)
+    after = Stepper(model, phase, settings, in_fp16, ranks)
     fresh = after.scaler.get_scale()
 
     after.go_on_from(before.saved())

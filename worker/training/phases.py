@@ -14,7 +14,7 @@ from worker.training.freezing import FrozenPart, frozen_part
 from worker.training.probe import decide_find_unused
 from worker.training.proofs import check_finite, digests, prove_frozen, prove_ranks_equal
 from worker.training.run import Run
-from worker.training.stepping import Stepper
+from worker.training.stepping import Stepper, TaskLoss
 
 NOT_PROBED = FindUnused(value=False, reason="no step was made")
 
@@ -96,7 +96,8 @@ class Phases:
 
     def _begin(self, phase: PlanPhase) -> None:
         run = self._run
-        self.stepper = Stepper(run.model, phase, run.spec.hyperparameters, run.task, run.precision, run.ranks)
+        loss = TaskLoss(run.task, run.precision)
+        self.stepper = Stepper(run.model, phase, run.spec.hyperparameters, loss, run.ranks)
         self._find_unused = NOT_PROBED
         self._frozen: FrozenPart = frozen_part(run.model, [phase])
         # What no phase moves was hashed before the first step: against that it is proved in every phase.

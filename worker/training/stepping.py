@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,18 +20,40 @@ from worker.training.schedule import learning_rate
 from worker.training.tasks import Task
 
 
+class Loss(Protocol):
+    """What steps make smaller."""
+
+    @property
+    def precision(self) -> Precision:
+        """What the run computes in."""
+
+    def called(self, model: nn.Module) -> nn.Module:
+        """The module that `forward` calls for `model`: DDP wraps it, as it must see each forward."""
+
+    def forward(self, called: nn.Module, inputs: Tensor, target: Tensor) -> tuple[Tensor, Any]:
+        """(the loss with its graph, what was returned)"""
+
+    def counted(self, output: Any, target: Tensor) -> Mapping[str, Tensor]:
+        """The figures of a batch, each summed over its samples."""
+
+
 @dataclass(frozen=True)
-class Loss:
-    """The task's loss, computed in the run's precision."""
+class TaskLoss:
+    """The task's loss on what the model answers."""
 
     task: Task
     precision: Precision
 
-    def forward(self, model: nn.Module, inputs: Tensor, target: Tensor) -> tuple[Tensor, Any]:
-        """(the loss with its graph, the model's output)"""
+    def called(self, model: nn.Module) -> nn.Module:
+        return model
+
+    def forward(self, called: nn.Module, inputs: Tensor, target: Tensor) -> tuple[Tensor, Any]:
         with self.precision.autocast():
-            output = model(inputs)
+            output = called(inputs)
             return self.task.loss(output, target), output
+
+    def counted(self, output: Any, target: Tensor) -> Mapping[str, Tensor]:
+        return self.task.counted(output, target)
 
 
 class Stepper:
@@ -42,19 +64,18 @@ class Stepper:
         model: nn.Module,
         phase: PlanPhase,
         settings: ResolvedHyperparameters,
-        task: Task,
-        precision: Precision,
+        loss: Loss,
         ranks: Ranks,
     ) -> None:
         self.model = model
         self.phase = phase
-        self.loss = Loss(task, precision)
+        self.loss = loss
         self.apply(phase)
         self.optimizer = make_optimizer(model, phase, settings)
-        self.scaler = precision.scaler()
+        self.scaler = loss.precision.scaler()
         self._settings = settings
         self._ranks = ranks
-        self._wrapped: nn.Module = model
+        self._called = loss.called(model)
 
     def apply(self, phase: PlanPhase) -> None:
         """Puts the model into the state in which `phase` trains it."""
@@ -77,17 +98,17 @@ class Stepper:
         if self._ranks.is_alone:
             return
         wrapped = DistributedDataParallel(
-            self.model,
+            self._called,
             device_ids=[self._ranks.device] if self._ranks.device.type == "cuda" else None,
             find_unused_parameters=find_unused_parameters,
             gradient_as_bucket_view=True,
         )
         # Set afterwards: as an argument it has two names, one of them new and one deprecated.
         wrapped.broadcast_buffers = bool(moving_buffers(self.model, self.phase))
-        self._wrapped = wrapped
+        self._called = wrapped
 
     def probe_loss(self, inputs: Tensor, target: Tensor) -> Callable[[nn.Module], Tensor]:
-        return lambda model: self.loss.forward(model, inputs, target)[0]
+        return lambda model: self.loss.forward(self.loss.called(model), inputs, target)[0]
 
     def step(
         self, inputs: Tensor, target: Tensor, number: int, total: int
@@ -96,14 +117,14 @@ class Stepper:
         rate = learning_rate(self._settings, number, total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
-        loss, output = self.loss.forward(self._wrapped, inputs, target)
+        loss, output = self.loss.forward(self._called, inputs, target)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch types it not
         self._clip()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
-            counted = self.loss.task.counted(output, target)
+            counted = self.loss.counted(output, target)
         return loss.detach(), counted
 
     def back_to_training(self) -> None:

@@ -35,8 +35,8 @@ def follow_all(thaw: Thaw, ids: Mapping[str, str], console: Console) -> dict[str
 
 
 def drawn(jobs: Mapping[str, Job]) -> Table:
-    """A row a job: state, epoch, step, loss, accuracy, time left."""
-    table = Table("job", "state", "", "epoch", "step", "loss", "accuracy", "held-out", "left", box=None)
+    """A row a job: state, epoch, step, loss, the task's own figure, time left."""
+    table = Table("job", "state", "", "epoch", "step", "loss", "training", "held out", "left", box=None)
     for name, job in jobs.items():
         f = Figures.of(job)
         table.add_row(
@@ -46,8 +46,8 @@ def drawn(jobs: Mapping[str, Job]) -> Table:
             f"{f.epoch}/{f.n_epochs}" if f.epoch else "",
             f"{f.step}/{f.total_steps}" if f.epoch else "",
             "" if f.loss is None else f"{f.loss:.3f}",
-            "" if f.accuracy is None else f"{f.accuracy:.3f}",
-            "" if f.held_out_accuracy is None else f"{f.held_out_accuracy:.3f}",
+            str(f.main or ""),
+            str(f.held_out or ""),
             "" if f.eta_s is None else clock(f.eta_s),
         )
     return table

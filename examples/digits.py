@@ -44,7 +44,7 @@ class DataSets:
 
 def write_data_sets(folder: Path) -> DataSets:
     """Split the scans, always in the same way, and write them out."""
-    scans = _shuffled_scans()
+    scans = shuffled_scans()
     digits, others = scans[:FOR_THE_BASE], scans[FOR_THE_BASE:]
     few = _first_of_each_digit(others, LABELLED_OF_EACH_DIGIT)
     taken = {scan.number for scan in few}
@@ -62,7 +62,7 @@ def count(folder: Path) -> int:
     return sum(1 for _ in folder.rglob("*.png"))
 
 
-def _shuffled_scans() -> list[Scan]:
+def shuffled_scans() -> list[Scan]:
     found = load_digits()
     pixels = (found.images * (255 / WHITE)).round().astype(np.uint8)
     scans = [Scan(number, int(digit), pixels[number]) for number, digit in enumerate(found.target)]

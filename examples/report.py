@@ -24,7 +24,9 @@ class Outcome:
     id: str
     status: str
     error: str | None
-    accuracy: float | None
+    accuracy: float | None  # None: not a classifier, or no validation data
+    metrics: dict[str, float]
+    main_metric: str | None
     frozen_parameters: int | None
     trainable_parameters: int | None
     frozen_unchanged: bool | None  # None: nothing was frozen
@@ -36,6 +38,12 @@ class Outcome:
     @property
     def is_good(self) -> bool:
         return self.status == "succeeded" and self.frozen_unchanged is not False
+
+    @property
+    def held_out(self) -> str:
+        """The task's main figure by name; nothing where there is none."""
+        name = self.main_metric
+        return f"{name.replace('_', ' ')} {self.metrics[name]:.4f}" if name else ""
 
 
 def bring_home(thaw: Thaw, name: str, job: Job, folder: Path) -> Outcome:
@@ -51,6 +59,8 @@ def bring_home(thaw: Thaw, name: str, job: Job, folder: Path) -> Outcome:
         status=job.status,
         error=job.why_failed or None,
         accuracy=evaluation.get("accuracy"),
+        metrics=evaluation.get("metrics", {}),
+        main_metric=evaluation.get("main_metric"),
         frozen_parameters=result.get("n_frozen"),
         trainable_parameters=result.get("n_trainable"),
         frozen_unchanged=_is_unchanged(result.get("frozen_proof")),
@@ -85,7 +95,7 @@ def print_tables(outcomes: Iterable[Outcome], console: Console) -> None:
         "frozen",
         "trained",
         "frozen part unchanged",
-        "held-out accuracy",
+        "held out",
         "queued",
         "starting",
         "training",
@@ -100,7 +110,7 @@ def print_tables(outcomes: Iterable[Outcome], console: Console) -> None:
             _number(o.frozen_parameters),
             _number(o.trainable_parameters),
             _unchanged(o),
-            "" if o.accuracy is None else f"{o.accuracy:.4f}",
+            o.held_out,
             *("" if time is None else f"{time:.1f} s" for time in times),
         )
     console.print(figures)

@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from thaw.shapes import Job
+
+
+@dataclass(frozen=True)
+class Figure:
+    """How good a network is, in the figure that tells most for its task."""
+
+    name: str
+    value: float
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Figure | None:
+        """The main figure among the server's; None where the task has none, or it is not a number."""
+        name = values.get("main_metric") or "accuracy"
+        value = (values.get("metrics") or values).get(name)
+        return None if value is None else cls(name.replace("_", " "), value)
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.value:.3f}"
 
 
 @dataclass(frozen=True)
@@ -17,8 +37,8 @@ class Figures:
     step: int | None = None
     total_steps: int | None = None
     loss: float | None = None
-    accuracy: float | None = None
-    held_out_accuracy: float | None = None
+    main: Figure | None = None
+    held_out: Figure | None = None
     eta_s: float | None = None
 
     @classmethod
@@ -35,8 +55,8 @@ class Figures:
             step=train.get("step"),
             total_steps=train.get("total_steps"),
             loss=train.get("loss"),
-            accuracy=train.get("accuracy"),
-            held_out_accuracy=validation.get("accuracy"),
+            main=Figure.of(train),
+            held_out=Figure.of(validation),
             eta_s=train.get("eta_s") if running and progress.get("phase") == "training" else None,
         )
 
@@ -46,14 +66,16 @@ class Figures:
         return self.step / self.total_steps if self.step is not None and self.total_steps else 0.0
 
     def parts(self) -> list[str]:
-        """The figures as short texts: epoch, step, loss, accuracy, time left."""
+        """The figures as short texts: epoch, step, loss, the task's own, time left."""
         texts = [self.phase]
         if self.epoch is not None:
             texts += [f"epoch {self.epoch}/{self.n_epochs}", f"step {self.step}/{self.total_steps}"]
-        if self.loss is not None and self.accuracy is not None:
-            texts += [f"loss {self.loss:.3f}", f"accuracy {self.accuracy:.3f}"]
-        if self.held_out_accuracy is not None:
-            texts.append(f"held-out accuracy {self.held_out_accuracy:.3f}")
+        if self.loss is not None:
+            texts.append(f"loss {self.loss:.3f}")
+        if self.main is not None:
+            texts.append(str(self.main))
+        if self.held_out is not None:
+            texts.append(f"held-out {self.held_out}")
         if self.eta_s is not None:
             texts.append(f"{clock(self.eta_s)} left")
         return texts

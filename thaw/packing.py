@@ -16,6 +16,8 @@ _CHUNK = 1 << 20
 # Zip's first day: the time of a file must not change the archive's hash.
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
 _MODE = 0o644 << 16
+# Beside one of these, pictures need no class folders.
+_TELLING = frozenset({"labels.csv"})
 _SUFFIXES = {".zip", ".parquet", ".safetensors"}
 
 
@@ -44,7 +46,7 @@ def packed(source: Path) -> Iterator[Package]:
     elif source.suffix.lower() in _SUFFIXES and source.is_file():
         yield _package(source)
     elif source.is_file():
-        raise UsageError(f"{source}: give a folder of class folders, or a {', '.join(sorted(_SUFFIXES))}")
+        raise UsageError(f"{source}: give a folder of pictures, or a {', '.join(sorted(_SUFFIXES))}")
     else:
         raise UsageError(f"{source}: no such file or folder")
 
@@ -53,8 +55,8 @@ def zip_folder(folder: Path, archive: Path) -> tuple[str, ...]:
     """Write the folder's files to `archive`, in the order of their names and without their times.
 
     Returns the hidden files that were left out. Nothing is compressed: pictures already are, and another
-    version of zlib would give other bytes. Raises UsageError on an empty folder, one without class folders,
-    and one that holds links to folders.
+    version of zlib would give other bytes. Raises UsageError on an empty folder, one of pictures that
+    nothing tells the classes of, and one that holds links to folders.
     """
     found = sorted(folder.rglob("*"), key=lambda p: p.relative_to(folder).parts)
     if links := [path for path in found if path.is_symlink() and not path.is_file()]:
@@ -67,8 +69,12 @@ def zip_folder(folder: Path, archive: Path) -> tuple[str, ...]:
     shown = {name: path for name, path in names.items() if name not in set(hidden)}
     if not shown:
         raise UsageError(f"{folder}: holds no files; give a folder with one folder of pictures a class")
-    if loose := [name for name in shown if "/" not in name]:
-        raise UsageError(f"{folder}: {loose[0]!r} lies outside of any class folder; each class is a folder")
+    loose = [name for name in shown if "/" not in name]
+    if loose and not _TELLING.intersection(loose):
+        raise UsageError(
+            f"{folder}: {loose[0]!r} lies outside of any class folder; each class is a folder, "
+            f"or {' or '.join(sorted(_TELLING))} lies beside the pictures"
+        )
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as out:
         for name, path in shown.items():
             _add(out, name, path)

@@ -23,9 +23,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from thaw.answers import Answer, Labels, Prediction, answer_of
 from thaw.errors import UsageError
 from thaw.packing import file_sha256
 from thaw.torchvision_compat import import_torchvision
+
+__all__ = ["Answer", "Labels", "Model", "Prediction", "build", "load_model", "predict", "read_image"]
 
 CARD = "model.json"
 _BATCH = 32
@@ -38,15 +41,6 @@ class Model:
     network: nn.Module
     class_names: tuple[str, ...]
     card: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The most probable class, its probability, and every class's."""
-
-    label: str
-    probability: float
-    probabilities: Mapping[str, float]
 
 
 def load_model(folder: Path) -> Model:
@@ -63,16 +57,19 @@ def load_model(folder: Path) -> Model:
     return Model(network.eval(), tuple(card["class_names"]), card)
 
 
-def predict(model: Model, images: Sequence[Path]) -> list[Prediction]:
-    """What the model says of each picture. Raises UsageError for one that cannot be read."""
-    found: list[Prediction] = []
+def predict(model: Model, images: Sequence[Path]) -> list[Answer]:
+    """What the model says of each picture: a Prediction, or what its task answers with.
+
+    Raises UsageError for a picture that cannot be read.
+    """
+    found: list[Answer] = []
     for start in range(0, len(images), _BATCH):
         batch = torch.stack(
             [read_image(path, model.card["preprocessing"]) for path in images[start : start + _BATCH]]
         )
         with torch.inference_mode():
-            scores: Tensor = model.network(batch)
-        found += [_prediction(model.class_names, row) for row in scores.softmax(dim=1)]
+            output: Tensor = model.network(batch)
+        found += [answer_of(model.card, of_one) for of_one in output]
     return found
 
 
@@ -150,9 +147,3 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if not image.mode.startswith("I"):
         return image
     return Image.fromarray((np.array(image).clip(0, 65_535) >> 8).astype(np.uint8))
-
-
-def _prediction(class_names: Sequence[str], probabilities: Tensor) -> Prediction:
-    by_name = dict(zip(class_names, probabilities.tolist(), strict=True))
-    label = max(by_name, key=by_name.__getitem__)
-    return Prediction(label, by_name[label], by_name)

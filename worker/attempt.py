@@ -20,7 +20,7 @@ from shared.artifacts import ArtifactCorrupt, StoreOptions, StoreUnavailable, op
 from shared.db import leases
 from shared.db.leases import Claim, StoredArtifact
 from shared.db.work import Work, load_work
-from shared.domain.datasets import Caps
+from shared.domain.archive import Caps
 from shared.domain.errors import NotFound, ThawError, Unavailable
 from shared.domain.events import (
     LOG_FILE,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from shared.artifacts import ArtifactStore
 from shared.db.work import InputFile, Work
-from shared.domain.datasets import Caps
+from shared.domain.archive import Caps
+from shared.domain.data_set import ArchiveFormat
 from shared.domain.errors import Invalid
 from shared.domain.events import DataSource, ManifestEntry, TrainerSpec, WeightsFile
 from shared.domain.resolved import JobWeights, NoWeights, PublishedWeights, UploadedWeights
@@ -67,9 +68,9 @@ class Inputs:
             path = self._stored(file.storage_key, file.bytes, file.sha256, ".parquet")
             columns = {name: str(file.details[name]) for name in ("image_column", "label_column")}
             return DataSource(path=str(path), format="parquet", **columns)
-        if file.format != "image_folder":
-            raise Invalid(f"the file {file.id} holds {file.format}; a data set is image_folder or parquet")
-        return DataSource(path=str(self._folder(file)), format="image_folder")
+        if file.format not in get_args(ArchiveFormat):
+            raise Invalid(f"the file {file.id} holds {file.format}, which is no data set")
+        return DataSource(path=str(self._folder(file)), format=cast(ArchiveFormat, file.format))
 
     def _folder(self, file: InputFile) -> Path:
         def fill(target: Path) -> None:

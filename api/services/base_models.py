@@ -17,6 +17,7 @@ from shared.domain.freeze_patterns import nearest
 from shared.domain.job import FINAL_JOB_STATES, JobState
 from shared.domain.module_tree import ModuleTree
 from shared.domain.resolved import Architecture, ResolvedJob
+from shared.domain.spec import TaskName
 
 JOB_ID_START = "ftjob-"
 
@@ -26,7 +27,8 @@ class BaseModel:
     """A network as it is before this job changes it.
 
     `image_size` is (height, width) in pixels, None where only the job can say it. `class_names` are what its
-    head answers, None where that is not known. `waits_for` is the job whose result is not there yet.
+    head answers and `trained_for` is the head's task, None where that is not known. `waits_for` is the job
+    whose result is not there yet.
     """
 
     architecture: Architecture
@@ -35,6 +37,7 @@ class BaseModel:
     known: CatalogModel | None
     class_names: list[str] | None = None
     job: Job | None = None
+    trained_for: TaskName | None = None
 
     @property
     def registered_key(self) -> tuple[str, str] | None:
@@ -142,7 +145,7 @@ def _of_job(scope: Scope, job_id: str, *, wait_for_model: bool) -> BaseModel:
     size = (done.preprocessing.height, done.preprocessing.width)
     origin = _origin(scope.session, made).sized(size)
     tree = origin.tree.with_head(made.head[:1]).with_num_classes(made.num_classes)
-    return BaseModel(made, tree, size, origin.known, done.class_names, job)
+    return BaseModel(made, tree, size, origin.known, done.class_names, job, done.task)
 
 
 def _check_has_result(job: Job, wait_for_model: bool) -> None:

@@ -8,7 +8,12 @@ from shared.db.models import File
 from shared.db.scope import Scope
 from shared.domain.datasets import n_left_for_training
 from shared.domain.errors import Invalid, NotFound
-from shared.domain.spec import JobSpec
+from shared.domain.spec import JobSpec, TaskName
+
+_NEEDED = {
+    "classification": "class folders, or a Parquet file with one label a row",
+    "multilabel": "a zip of pictures with labels.csv, or a Parquet file with a list of labels a row",
+}
 
 
 @dataclass(frozen=True)
@@ -23,18 +28,20 @@ class DataFiles:
         """Samples that are left to train on; None without a training file."""
         if self.training is None:
             return None
-        counts: dict[str, int] = self.training.details["samples_per_class"]
-        return n_left_for_training(list(counts.values()), validation_fraction)
+        details = self.training.details
+        is_shared_out_by_class = _task_of(self.training) == "classification"
+        counts = details["samples_per_class"].values() if is_shared_out_by_class else [details["n_samples"]]
+        return n_left_for_training(list(counts), validation_fraction)
 
 
 def find_data(scope: Scope, spec: JobSpec) -> DataFiles:
     """The files that the spec names, fit to be trained on, and kept until the transaction ends."""
-    training = _data_file(scope, spec.training_file, "training_file") if spec.training_file else None
-    validation = _data_file(scope, spec.validation_file, "validation_file") if spec.validation_file else None
+    training = _data_file(scope, spec.training_file, spec.task, "training_file")
+    validation = _data_file(scope, spec.validation_file, spec.task, "validation_file")
     if training is None:
         return DataFiles(None, validation, None)
     class_names: list[str] = training.details["class_names"]
-    _check_several_classes(training, class_names)
+    _check_several_classes(training, spec.task, class_names)
     if validation is not None:
         _check_same_classes(validation, class_names)
     if spec.validation_fraction is not None:
@@ -42,7 +49,9 @@ def find_data(scope: Scope, spec: JobSpec) -> DataFiles:
     return DataFiles(training, validation, class_names)
 
 
-def _data_file(scope: Scope, file_id: str, param: str) -> File:
+def _data_file(scope: Scope, file_id: str | None, task: TaskName, param: str) -> File | None:
+    if file_id is None:
+        return None
     try:
         file = scope.get(File, file_id, share=True)
     except NotFound as error:
@@ -53,13 +62,26 @@ def _data_file(scope: Scope, file_id: str, param: str) -> File:
         ) from error
     if file.format == "weights":
         raise Invalid(f"{file_id} holds weights, and {param} needs a data set", param=param)
+    if _task_of(file) != task:
+        raise Invalid(
+            f"{file_id} is a data set for {_task_of(file)} and the job's task is {task}, "
+            f"which needs {_NEEDED[task]}",
+            param=param,
+            code="wrong_data_set",
+        )
     return file
 
 
-def _check_several_classes(file: File, class_names: list[str]) -> None:
+def _task_of(file: File) -> str:
+    """What the file's labels are for; a file from before there were several tasks does not say."""
+    return str(file.details.get("task", "classification"))
+
+
+def _check_several_classes(file: File, task: TaskName, class_names: list[str]) -> None:
     if len(class_names) < 2:
+        found = f"one class only, {class_names[0]!r}" if class_names else "no labels"
         raise Invalid(
-            f"{file.id} has one class only, {class_names[0]!r}; classification needs at least two",
+            f"{file.id} has {found}; {task} needs at least two classes",
             param="training_file",
             code="one_class_only",
         )

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from api.services.parquet_file import looks_like_parquet, read_labelled_table
-from shared.domain.datasets import Caps, open_archive, read_image_folder
+from shared.domain.archive import Caps, open_archive
+from shared.domain.datasets import read_data_set
 from shared.domain.errors import Invalid
 from shared.domain.weights_file import looks_like_safetensors, read_shapes
 from shared.settings import Settings
@@ -16,7 +17,10 @@ _ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
 
 @dataclass(frozen=True)
 class Inspected:
-    """`format` is image_folder, parquet or weights; `details` is what was found inside."""
+    """`format` is a data set's, parquet or weights; `details` is what was found inside.
+
+    A data set's `details` say by `task` what its labels are for.
+    """
 
     format: str
     details: dict[str, Any]
@@ -29,15 +33,13 @@ def inspect(file: BinaryIO, settings: Settings) -> Inspected:
     if file.read(4) in _ZIP_STARTS:
         return _archive(file, caps)
     if looks_like_parquet(file):
-        table = read_labelled_table(file, caps)
-        columns = {"image_column": table.image_column, "label_column": table.label_column}
-        return Inspected("parquet", {**_classes(table.counts), **columns})
+        return Inspected("parquet", read_labelled_table(file, caps))
     if looks_like_safetensors(file):
         shapes = read_shapes(file)
         return Inspected("weights", {"n_tensors": len(shapes), "tensors": shapes})
     raise Invalid(
-        "the file is neither a zip of class folders (cat/1.png, dog/1.png), nor a Parquet file "
-        "with an image and a label column, nor a safetensors file",
+        "the file is neither a zip of class folders (cat/1.png, dog/1.png) or of pictures with labels.csv, "
+        "nor a Parquet file with an image and a label column, nor a safetensors file",
         param="file",
         code="unknown_format",
     )
@@ -46,13 +48,5 @@ def inspect(file: BinaryIO, settings: Settings) -> Inspected:
 def _archive(file: BinaryIO, caps: Caps) -> Inspected:
     size = file.seek(0, 2)
     with open_archive(file, caps) as archive:
-        found = read_image_folder(archive, size, caps)
-    return Inspected("image_folder", {**_classes(found.counts), "n_ignored": found.n_ignored})
-
-
-def _classes(counts: dict[str, int]) -> dict[str, Any]:
-    return {
-        "class_names": list(counts),
-        "samples_per_class": counts,
-        "n_samples": sum(counts.values()),
-    }
+        found = read_data_set(archive, size, caps)
+    return Inspected(found.format, {"task": found.task, **found.details})

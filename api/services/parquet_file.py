@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shared.domain.datasets import Caps
+from api.services.parquet_label_lists import read_label_lists
+from shared.domain.archive import Caps
 from shared.domain.errors import Invalid, TooLarge
+from shared.domain.labelled_images import wrong_label
 
 _IMAGE_NAMES = ("image", "img")
 _LABEL_NAMES = ("label", "labels")
 _MAX_CLASSES = 100_000
-_MAX_LABEL = 1000
 _BATCH_ROWS = 65_536
-
-
-@dataclass(frozen=True)
-class LabelledTable:
-    """The two columns that matter, and the rows of each class in the order of the class names."""
-
-    image_column: str
-    label_column: str
-    counts: dict[str, int]
 
 
 def looks_like_parquet(file: BinaryIO) -> bool:
@@ -34,17 +25,21 @@ def looks_like_parquet(file: BinaryIO) -> bool:
     return file.read(4) == b"PAR1"
 
 
-def read_labelled_table(file: BinaryIO, caps: Caps) -> LabelledTable:
-    """Check the columns and count the labels. Raises Invalid and TooLarge."""
+def read_labelled_table(file: BinaryIO, caps: Caps) -> dict[str, Any]:
+    """The columns that matter, the task that the labels are for, and what was counted of them.
+
+    Raises Invalid and TooLarge.
+    """
     try:
         table = pq.ParquetFile(file)
         image, label = _image_column(table.schema_arrow), _label_column(table.schema_arrow)
         _check_amount(table.metadata, caps)
-        # As a dictionary, a long label that many rows share is held once.
-        counts = _count(pq.ParquetFile(file, read_dictionary=[label]), label)
+        has_lists = pa.types.is_list(table.schema_arrow.field(label).type)
+        found = read_label_lists(file, label) if has_lists else _read_classes(file, label)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _bad(f"this is no readable Parquet file ({_first_line(error)})") from error
-    return LabelledTable(image, label, _ordered(counts))
+    task = "multilabel" if has_lists else "classification"
+    return {"task": task, **found, "image_column": image, "label_column": label}
 
 
 def _image_column(schema: pa.Schema) -> str:
@@ -55,7 +50,8 @@ def _image_column(schema: pa.Schema) -> str:
 
 def _label_column(schema: pa.Schema) -> str:
     found = [field.name for field in schema if _holds_labels(field.type)]
-    return _chosen(found, _LABEL_NAMES, schema, "one column of labels: integers or strings; call it 'label'")
+    wanted = "one column of labels: integers, strings, or lists of strings; call it 'label'"
+    return _chosen(found, _LABEL_NAMES, schema, wanted)
 
 
 def _chosen(found: list[str], names: tuple[str, ...], schema: pa.Schema, wanted: str) -> str:
@@ -78,6 +74,8 @@ def _holds_pictures(type: pa.DataType) -> bool:
 def _holds_labels(type: pa.DataType) -> bool:
     if pa.types.is_dictionary(type):
         return _holds_labels(type.value_type)
+    if pa.types.is_list(type):
+        return bool(pa.types.is_string(type.value_type))
     return bool(pa.types.is_integer(type) or pa.types.is_string(type) or pa.types.is_large_string(type))
 
 
@@ -93,6 +91,16 @@ def _check_amount(metadata: pq.FileMetaData, caps: Caps) -> None:
         )
 
 
+def _read_classes(file: BinaryIO, label: str) -> dict[str, Any]:
+    # As a dictionary, a long label that many rows share is held once.
+    counts = _ordered(_count(pq.ParquetFile(file, read_dictionary=[label]), label))
+    return {
+        "class_names": list(counts),
+        "samples_per_class": counts,
+        "n_samples": sum(counts.values()),
+    }
+
+
 def _count(table: pq.ParquetFile, label: str) -> Counter[int | str]:
     counts: Counter[int | str] = Counter()
     for batch in table.iter_batches(batch_size=_BATCH_ROWS, columns=[label]):
@@ -100,21 +108,14 @@ def _count(table: pq.ParquetFile, label: str) -> Counter[int | str]:
         if column.null_count:
             raise _bad(f"column {label!r} has rows without a label; every row needs one")
         for entry in column.value_counts().to_pylist():
-            _check_label(str(entry["values"]), label)
+            if wrong := wrong_label([str(entry["values"])]):
+                raise _bad(f"column {label!r} has {wrong}")
             counts[entry["values"]] += entry["counts"]
         if len(counts) > _MAX_CLASSES:
             raise _bad(
                 f"column {label!r} has more than {_MAX_CLASSES:,} different labels: that is no class column"
             )
     return counts
-
-
-def _check_label(text: str, column: str) -> None:
-    if not 0 < len(text) <= _MAX_LABEL or "\0" in text:
-        raise _bad(
-            f"column {column!r} has the label {text[:40]!r} of {len(text)} characters; "
-            f"1 to {_MAX_LABEL} are allowed, without the character NUL"
-        )
 
 
 def _ordered(counts: Counter[int | str]) -> dict[str, int]:

@@ -21,7 +21,13 @@ from shared.domain.resolved import (
     ResolvedPreprocessing,
     Weights,
 )
-from shared.domain.spec import JobSpec, Preprocessing, ResolvedHyperparameters, resolve_hyperparameters
+from shared.domain.spec import (
+    JobSpec,
+    Preprocessing,
+    ResolvedHyperparameters,
+    TaskName,
+    resolve_hyperparameters,
+)
 
 _NORMALISATION = {
     "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
@@ -79,7 +85,7 @@ def _with_known_head(base: BaseModel, spec: JobSpec) -> BaseModel:
 def _decide_head(spec: JobSpec, base: BaseModel, class_names: list[str] | None) -> tuple[ModuleTree, bool]:
     """The tree that will be trained, and whether its head is new: unasked, one that fits stays."""
     asked, tree = spec.head, base.tree
-    if asked is None and (class_names is None or _head_fits(base, class_names)):
+    if asked is None and (class_names is None or _head_fits(base, spec.task, class_names)):
         return tree, False
     if asked is not None and asked.module is not None:
         tree = tree.with_head([asked.module])
@@ -97,8 +103,10 @@ def _decide_head(spec: JobSpec, base: BaseModel, class_names: list[str] | None) 
     return tree.with_num_classes(wanted), True
 
 
-def _head_fits(base: BaseModel, class_names: list[str]) -> bool:
-    """As many classes; and the same ones, where it is known which the head was trained for."""
+def _head_fits(base: BaseModel, task: TaskName, class_names: list[str]) -> bool:
+    """As many classes; and the same ones and task, where it is known what the head was trained for."""
+    if base.trained_for not in (None, task):
+        return False
     known = base.class_names
     return base.tree.num_classes == len(class_names) and known in (None, [], class_names)
 

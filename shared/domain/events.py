@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter
 
 from shared.domain.activations import ActivationsWanted, SavedActivations
+from shared.domain.data_set import ArchiveFormat
 from shared.domain.freeze import FreezePlan, FreezeSpec
 from shared.domain.job import Outcome, StopReason
 from shared.domain.job_kind import JobKind
@@ -56,10 +57,10 @@ class WeightsFile(Shape):
 
 
 class DataSource(Shape):
-    """Samples on the node's disk: a folder of class folders, or one Parquet file."""
+    """Samples on the node's disk: an unpacked archive, or one Parquet file."""
 
     path: str
-    format: Literal["image_folder", "parquet"]
+    format: Literal["parquet"] | ArchiveFormat
     image_column: str | None = None
     label_column: str | None = None
 
@@ -289,12 +290,20 @@ class Evaluation(Shape):
     confusion_matrix: list[list[int]] | None = Field(
         None, description="classification only; rows are the true class, columns the predicted one"
     )
+    per_class_f1: dict[str, float | None] | None = Field(
+        None, description="multilabel only, at a probability of 0.5; None for a class without samples"
+    )
+    per_class_average_precision: dict[str, float | None] | None = Field(
+        None, description="multilabel only; None for a class without samples"
+    )
 
 
 class ModelCard(Shape):
     """model.json: what it takes to use the trained model."""
 
     job_id: str
+    task: TaskName = "classification"
+    output: str = Field("", description="in words, what the model's output means")
     architecture: Architecture
     class_names: list[str] = Field(description="in the order of the model's outputs")
     preprocessing: ResolvedPreprocessing

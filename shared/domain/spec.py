@@ -135,7 +135,7 @@ class JobSpec(AnyJobSpec):
     training_file: str = Field(min_length=1, max_length=200)
     validation_file: str | None = Field(None, min_length=1, max_length=200)
     validation_fraction: float | None = Field(None, gt=0, lt=1)
-    task: Literal["classification"] = "classification"
+    task: TaskName = "classification"
     head: HeadSpec | None = None
     freeze: Annotated[FreezeSpec, BeforeValidator(parse_freeze)] = Field(
         default_factory=lambda: parse_freeze("none"), validate_default=True
@@ -146,8 +146,8 @@ class JobSpec(AnyJobSpec):
     @field_validator("task", mode="before")
     @classmethod
     def _known_task(cls, value: Any) -> Any:
-        if value in ("reconstruction", "segmentation", "multilabel"):
-            raise ValueError(f"task '{value}' is not supported yet; 'classification' is")
+        if value in ("reconstruction", "segmentation"):
+            raise ValueError(f"task '{value}' is not supported yet; 'classification' and 'multilabel' are")
         return value
 
     @model_validator(mode="after")

@@ -20,7 +20,7 @@ import pytest
 
 from shared.artifacts import ArtifactCorrupt, ArtifactStore, open_store
 from shared.db.work import BaseModel, InputFile, ResumePoint, Work
-from shared.domain.datasets import Caps
+from shared.domain.archive import Caps
 from shared.domain.errors import Invalid, TooLarge, Unavailable
 from shared.domain.events import CheckpointManifest, ManifestEntry, NoteLine, TrainerSpec
 from shared.domain.freeze import FreezePlan

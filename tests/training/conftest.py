@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from small_networks import NETWORKS
 from trainer_runs import MakeSpec, Ran, RunHere, new_spec, read_run, run_in_process, start_ranks
 
 from shared.domain.events import TrainerSpec
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +44,15 @@ def small_networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patched.syspath_prepend(offered)
         patched.setenv("PYTHONPATH", os.pathsep.join(filter(None, found)))
         yield
+
+
+@pytest.fixture(scope="session")
+def task_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The examples' data sets for tasks beside classification, as their program writes them."""
+    folder = tmp_path_factory.mktemp("task-data")
+    program = ROOT / "examples" / "task_digits.py"
+    subprocess.run([sys.executable, str(program), str(folder)], check=True, capture_output=True)
+    return folder
 
 
 @pytest.fixture

@@ -15,13 +15,19 @@ from PIL import Image
 from trainer_runs import MakeSpec, RunHere
 
 from shared.domain.events import DataSource
-from worker.training.data import open_samples
+from worker.training.data import Samples, open_samples
 from worker.training.images import Unreadable, decode
 from worker.training.loading import Batches
 from worker.training.pictures import open_pictures
 from worker.training.ranks import Ranks
 from worker.training.sampling import TrainingOrder, evaluation_batches, split
 from worker.training.transforms import Augmentation
+
+
+def open_digits(folder: Path) -> Samples:
+    source = DataSource(path=str(folder), format="image_folder")
+    return open_samples(source, "classification", [str(i) for i in range(10)])
+
 
 ALONE = Ranks(0, 1, 0, 1, torch.device("cpu"))
 
@@ -126,7 +132,7 @@ def test_parquet_trains(make_spec: MakeSpec, run_here: RunHere, tmp_path: Path, 
 
 
 def test_pictures_that_are_decoded_ahead_are_the_same_as_those_kept_in_memory(digits: Path) -> None:
-    samples = open_samples(DataSource(path=str(digits), format="image_folder"), [str(i) for i in range(10)])
+    samples = open_digits(digits)
     kept, _ = open_pictures(samples, (14, 14), 0.0, ALONE, may_cache=True)
     unkept, _ = open_pictures(samples, (14, 14), 0.0, ALONE, may_cache=False)
     augmentation = Augmentation("flip", seed=3)
@@ -144,7 +150,7 @@ def test_pictures_that_are_decoded_ahead_are_the_same_as_those_kept_in_memory(di
 
 
 def test_cropping_gives_the_models_size_and_another_part_each_epoch(digits: Path) -> None:
-    samples = open_samples(DataSource(path=str(digits), format="image_folder"), [str(i) for i in range(10)])
+    samples = open_digits(digits)
     pictures, _ = open_pictures(samples, (14, 14), 0.0, ALONE, may_cache=False)
     augmentation = Augmentation("crop_flip", seed=3)
 

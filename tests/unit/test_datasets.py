@@ -1,4 +1,4 @@
-"""Zips of class folders, judged by their index: caps and bombs."""
+"""Zips of pictures, judged by their index: caps, bombs, and class folders."""
 
 from __future__ import annotations
 
@@ -8,14 +8,9 @@ import zipfile
 
 import pytest
 
-from shared.domain.datasets import (
-    Caps,
-    ImageFolder,
-    Sample,
-    n_left_for_training,
-    open_archive,
-    read_image_folder,
-)
+from shared.domain.archive import Caps, PackedFile, open_archive
+from shared.domain.data_set import DataSet
+from shared.domain.datasets import n_left_for_training, read_data_set
 from shared.domain.errors import Invalid, TooLarge
 from shared.domain.weights_file import read_shapes
 
@@ -30,21 +25,21 @@ def _zip(*names: str, content: bytes = b"x") -> io.BytesIO:
     return packed
 
 
-def _read(packed: io.BytesIO, caps: Caps = CAPS) -> ImageFolder:
+def _read(packed: io.BytesIO, caps: Caps = CAPS) -> DataSet:
     with open_archive(packed, caps) as archive:
-        return read_image_folder(archive, len(packed.getvalue()), caps)
+        return read_data_set(archive, len(packed.getvalue()), caps)
 
 
 def test_classes_are_ordered_by_name_and_samples_by_theirs() -> None:
     folder = _read(_zip("b/2.png", "a/1.jpg", "b/1.png"))
 
-    assert folder.counts == {"a": 1, "b": 2}
-    assert folder.samples[1] == Sample("b/1.png", "b", "1.png")
+    assert folder.details["samples_per_class"] == {"a": 1, "b": 2}
+    assert folder.files[1] == PackedFile("b/1.png", "b/1.png")
 
 
 def test_one_folder_around_all_classes_is_taken_off() -> None:
     folder = _read(_zip("pets/cat/1.png", "pets/dog/1.png"))
-    assert folder.samples[0] == Sample("pets/cat/1.png", "cat", "1.png")
+    assert folder.files[0] == PackedFile("pets/cat/1.png", "cat/1.png")
 
 
 def test_a_bomb_is_known_by_its_stated_sizes() -> None:

@@ -6,6 +6,7 @@ import typer
 
 from thaw.cli import files, jobs, models, nodes, results, unbuilt
 from thaw.cli.plan import plan
+from thaw.cli.predict import predict
 from thaw.cli.session import remember
 from thaw.cli.submit import submit
 from thaw.cli.up import up
@@ -21,7 +22,7 @@ def build() -> typer.Typer:
     app.command("list")(jobs.list_jobs)
     app.command()(jobs.queue)
     app.command()(results.download)
-    app.command()(results.predict)
+    app.command()(predict)
     app.add_typer(_files(), name="files")
     app.add_typer(_models(), name="models")
     app.add_typer(_nodes(), name="node")

@@ -28,8 +28,11 @@ def list_jobs(
     if json:
         as_json([dict(job.raw) for job in jobs])
         return
-    rows = ((job.id, job.model, job.phase, _accuracy(job), when(job.raw.get("created_at"))) for job in jobs)
-    table(("id", "model", "state", "accuracy", "created"), rows, right=("accuracy",))
+    rows = (
+        (job.id, job.model, job.phase, Figures.of(job).held_out, when(job.raw.get("created_at")))
+        for job in jobs
+    )
+    table(("id", "model", "state", "held out", "created"), rows)
 
 
 def queue(ctx: typer.Context, json: Json = False) -> None:
@@ -93,13 +96,24 @@ def metrics(ctx: typer.Context, job_id: JobId, json: Json = False) -> None:
     if json:
         as_json(found)
         return
-    rows = ((m["kind"], m["epoch"] + 1, m["step"], *_figures(m["values"])) for m in found)
-    columns = ("kind", "epoch", "step", "loss", "accuracy")
+    names = list(dict.fromkeys(name for m in found for name in _figures(m["values"])))
+    rows = (
+        (m["kind"], m["epoch"] + 1, m["step"], *(_figures(m["values"]).get(name) for name in names))
+        for m in found
+    )
+    columns = ("kind", "epoch", "step", *(name.replace("_", " ") for name in names))
     table(columns, rows, right=columns[1:])
 
 
-def _figures(values: Mapping[str, Any]) -> tuple[str, str]:
-    return f"{values['loss']:.4f}", f"{values['accuracy']:.4f}"
+def _figures(values: Mapping[str, Any]) -> dict[str, str]:
+    """The loss, then the task's own figures, the main one first."""
+    main = values.get("main_metric")
+    own = values.get("metrics") or {"accuracy": values.get("accuracy")}
+    in_order = {
+        "loss": values["loss"],
+        **dict(sorted(own.items(), key=lambda item: (item[0] != main, item[0]))),
+    }
+    return {name: f"{value:.4f}" for name, value in in_order.items() if value is not None}
 
 
 def _facts(job: Job) -> Iterator[tuple[str, str]]:
@@ -125,9 +139,5 @@ def _proof(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         same = "unchanged" if proof["before"] == proof["after"] else "CHANGED"
         yield "frozen part", f"{same}: {proof['n_parameters']} parameters, {proof['n_buffers']} buffers"
     if evaluation := result.get("evaluation"):
-        yield "held out", f"accuracy {evaluation['accuracy']:.4f} on {evaluation['n_samples']:,} samples"
-
-
-def _accuracy(job: Job) -> str:
-    accuracy = Figures.of(job).held_out_accuracy
-    return "" if accuracy is None else f"{accuracy:.3f}"
+        own = ", ".join(f"{name.replace('_', ' ')} {figure}" for name, figure in _figures(evaluation).items())
+        yield "held out", f"{own}, on {evaluation['n_samples']:,} samples"

@@ -1,4 +1,4 @@
-"""`thaw download` and `thaw predict`: what a job made, brought here and put to use."""
+"""What a job made, brought here: `thaw download`, and the models that `thaw predict` keeps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from thaw.cli.output import Json, as_json, line, say, size, table, transfer
+from thaw.cli.output import line, say, size, transfer
 from thaw.cli.session import server
 from thaw.cli.watch import JobId
 from thaw.client import Thaw
@@ -17,7 +17,6 @@ from thaw.errors import UsageError
 from thaw.shapes import Artifact
 
 MODEL_FILES = ("model.json", "model.safetensors")
-_NEEDED = frozenset({"torch", "torchvision", "safetensors", "PIL"})
 
 
 def download(
@@ -34,25 +33,6 @@ def download(
         for artifact in found:
             fetch(thaw, job_id, artifact, folder)
     line(str(folder))
-
-
-def predict(
-    ctx: typer.Context,
-    job_id: JobId,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures on this machine.")],
-    json: Json = False,
-) -> None:
-    """Name the class of pictures with a job's model, on this machine: its class, and how probable it is."""
-    for image in images:
-        if not image.is_file():
-            raise UsageError(f"{image}: no such picture")
-    with server(ctx) as thaw:
-        folder = fetch_model(thaw, job_id)
-    answers = _predict(folder, images)
-    if json:
-        as_json(answers)
-    else:
-        table(("image", "class", "probability"), [tuple(answer.values()) for answer in answers])
 
 
 def fetch_model(thaw: Thaw, job_id: str) -> Path:
@@ -77,19 +57,3 @@ def cache_folder(env: Mapping[str, str] = os.environ) -> Path:
     """Where models are kept between predictions."""
     home = env.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "thaw" / "models"
-
-
-def _predict(folder: Path, images: list[Path]) -> list[dict[str, str | float]]:
-    try:
-        from thaw import torch  # noqa: PLC0415  # an extra: only this command needs it
-    except ModuleNotFoundError as error:
-        if error.name not in _NEEDED:
-            raise
-        raise UsageError(
-            f"`thaw predict` runs the model here and needs {error.name}: pip install 'thaw[torch]'"
-        ) from error
-    model = torch.load_model(folder)
-    return [
-        {"image": str(path), "class": answer.label, "probability": round(answer.probability, 4)}
-        for path, answer in zip(images, torch.predict(model, images), strict=True)
-    ]

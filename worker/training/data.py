@@ -1,124 +1,112 @@
-"""Labelled pictures on the node's disk: which there are, and the bytes of each. Nothing is decoded here."""
+"""The samples of a data set: pictures, and what a task is told of them."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from torch import Tensor
 
 from shared.domain.events import DataSource
+from shared.domain.labelled_images import LABELS_FILE, parse_labels
+from shared.domain.spec import TaskName
 from worker.training.errors import TrainingFailed
+from worker.training.images import decode
+from worker.training.labels import ClassNumbers, Labels, LabelSets
+from worker.training.stored import (
+    FolderPictures,
+    StoredPictures,
+    class_folders,
+    files_below,
+    pictures_among,
+    read_parquet,
+)
 
 
-class Samples(Protocol):
-    """Labelled pictures in an order that is the same on every rank and node."""
+@dataclass(frozen=True)
+class Samples:
+    """Stored pictures and their labels, in an order that is the same on every rank and node."""
 
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """The class number of each picture."""
+    pictures: StoredPictures
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.pictures)
 
     def name(self, index: int) -> str:
-        """What a person would call the picture."""
+        """What a person would call the sample."""
+        return self.pictures.name(index)
 
-    def read(self, index: int) -> bytes:
-        """Its encoded bytes."""
+    def decode(self, index: int) -> Tensor:
+        """The picture in its own size: uint8 [3, height, width]. Raises Unreadable."""
+        return decode(self.pictures.read(index))
 
 
-def open_samples(source: DataSource, class_names: Sequence[str]) -> Samples:
+def open_samples(source: DataSource, task: TaskName, class_names: Sequence[str]) -> Samples:
     """The samples of `source`. Raises TrainingFailed for a class that is not among `class_names`."""
-    if source.format == "image_folder":
-        samples: Samples = open_folder(Path(source.path), class_names)
-    else:
-        assert source.image_column is not None
-        assert source.label_column is not None
-        samples = open_parquet(Path(source.path), source.image_column, source.label_column, class_names)
-    if len(samples.labels) == 0:
+    samples = _open(source, task, class_names)
+    if len(samples) == 0:
         raise TrainingFailed("the data set has no pictures", code="bad_data")
     return samples
 
 
-@dataclass(frozen=True)
-class FolderSamples:
-    """root/<class>/**/<picture>"""
+def _open(source: DataSource, task: TaskName, class_names: Sequence[str]) -> Samples:
+    path = Path(source.path)
+    match task, source.format:
+        case "classification", "image_folder":
+            return _class_folders(path, class_names)
+        case "classification", "parquet":
+            pictures, labels = read_parquet(path, *_columns(source))
+            return Samples(pictures, _class_numbers([str(label) for label in labels], class_names))
+        case "multilabel", "labelled_images":
+            return _labelled_images(path, class_names)
+        case "multilabel", "parquet":
+            pictures, labels = read_parquet(path, *_columns(source))
+            return Samples(pictures, _label_sets(labels, class_names))
+    raise TrainingFailed(f"{source.format} is no data set for {task}", code="bad_data")
 
-    root: Path
-    paths: list[str]
-    labels: NDArray[np.int64]
 
-    def name(self, index: int) -> str:
-        return self.paths[index]
-
-    def read(self, index: int) -> bytes:
-        return (self.root / self.paths[index]).read_bytes()
+def _class_folders(root: Path, class_names: Sequence[str]) -> Samples:
+    folders = class_folders(root)
+    found = [(path, folder) for folder in folders for path in files_below(root, folder)]
+    _numbers_of(folders, class_names)
+    labels = _class_numbers([folder for _, folder in found], class_names)
+    return Samples(FolderPictures(root, [path for path, _ in found]), labels)
 
 
-def open_folder(root: Path, class_names: Sequence[str]) -> FolderSamples:
+def _labelled_images(root: Path, class_names: Sequence[str]) -> Samples:
+    paths = pictures_among(files_below(root))
+    labels = parse_labels((root / LABELS_FILE).read_text(encoding="utf-8-sig"), set(paths))
+    return Samples(FolderPictures(root, paths), _label_sets([labels[path] for path in paths], class_names))
+
+
+def _class_numbers(labels: Sequence[str], class_names: Sequence[str]) -> ClassNumbers:
+    number = _numbers_of(labels, class_names)
+    return ClassNumbers(np.array([number[label] for label in labels], dtype=np.int64), len(class_names))
+
+
+def _label_sets(labels: Sequence[Sequence[str]], class_names: Sequence[str]) -> LabelSets:
+    number = _numbers_of({label for of_picture in labels for label in of_picture}, class_names)
+    sets = [np.array([number[label] for label in of_picture], dtype=np.int64) for of_picture in labels]
+    return LabelSets(sets, len(class_names))
+
+
+def _numbers_of(labels: Iterable[str], class_names: Sequence[str]) -> dict[str, int]:
+    """The number of each class. Raises TrainingFailed for labels that are none."""
     number = {name: i for i, name in enumerate(class_names)}
-    folders = sorted(
-        entry.name for entry in os.scandir(root) if entry.is_dir() and not _is_hidden(entry.name)
-    )
-    _check_classes([name for name in folders if name not in number], class_names)
-    found = [(path, number[folder]) for folder in folders for path in _pictures_below(root, folder)]
-    return FolderSamples(root, [path for path, _ in found], np.array([n for _, n in found], dtype=np.int64))
-
-
-def _pictures_below(root: Path, folder: str) -> list[str]:
-    """Every file below a class folder: one that is no picture is found out when it is read, and named."""
-    found: list[str] = []
-    for directory, below, files in os.walk(root / folder):
-        below[:] = [name for name in below if not _is_hidden(name)]
-        relative = Path(directory).relative_to(root)
-        found += [(relative / name).as_posix() for name in files if not _is_hidden(name)]
-    return sorted(found)
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
-
-
-@dataclass(frozen=True)
-class ParquetSamples:
-    """One Parquet file. Its encoded pictures are held in memory, as they stand in the file."""
-
-    file_name: str
-    pictures: Any
-    labels: NDArray[np.int64]
-
-    def name(self, index: int) -> str:
-        return f"{self.file_name} row {index}"
-
-    def read(self, index: int) -> bytes:
-        value = self.pictures[index].as_py()
-        return value if isinstance(value, bytes) else b""
-
-
-def open_parquet(
-    path: Path, image_column: str, label_column: str, class_names: Sequence[str]
-) -> ParquetSamples:
-    """Pictures are binary, or a struct with `bytes` as Hugging Face writes them; labels are class names."""
-    import pyarrow as pa  # noqa: PLC0415  # heavy, and only jobs on Parquet need it
-    import pyarrow.compute as pc  # noqa: PLC0415
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
-    table = pq.read_table(path, columns=[image_column, label_column])
-    pictures = table.column(image_column)
-    if pa.types.is_struct(pictures.type):
-        pictures = pc.struct_field(pictures, "bytes")
-    labels = [str(value) for value in table.column(label_column).to_pylist()]
-    number = {name: i for i, name in enumerate(class_names)}
-    _check_classes(sorted(set(labels) - number.keys()), class_names)
-    return ParquetSamples(path.name, pictures, np.array([number[label] for label in labels], dtype=np.int64))
-
-
-def _check_classes(unknown: Sequence[str], class_names: Sequence[str]) -> None:
+    unknown = sorted(set(labels) - number.keys())
     if unknown:
         known = ", ".join(class_names[:20])
         raise TrainingFailed(
             f"the data has other classes than the job: {', '.join(unknown[:20])}; the job's are {known}",
             code="bad_data",
         )
+    return number
+
+
+def _columns(source: DataSource) -> tuple[str, str]:
+    assert source.image_column is not None
+    assert source.label_column is not None
+    return source.image_column, source.label_column

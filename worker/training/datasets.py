@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from shared.domain.events import DataSource, TrainerSpec
 from worker.training.data import open_samples
 from worker.training.errors import TrainingFailed
+from worker.training.labels import Indices, Labels
 from worker.training.loading import Batches
 from worker.training.pictures import EXPLAINED, NAMED_IN_ERRORS, Pictures, Skipped, open_pictures
 from worker.training.progress import Progress
 from worker.training.ranks import Ranks
-from worker.training.sampling import Indices, TrainingOrder, split
+from worker.training.sampling import TrainingOrder, split
 from worker.training.transforms import Augmentation
 
 
@@ -46,13 +45,15 @@ def open_data(spec: TrainerSpec, ranks: Ranks, progress: Progress) -> Data:
     batches = Batches(pictures, augmentation, ranks)
     indices, validation = pictures.readable, None
     if spec.validation_fraction is not None:
-        indices, held_out = split(indices, pictures.labels, spec.validation_fraction, spec.seed)
+        indices, held_out = split(
+            indices, pictures.samples.labels.strata, spec.validation_fraction, spec.seed
+        )
         validation = ValidationData(Batches(pictures, augmentation, ranks), held_out)
     elif spec.validation is not None:
         others, more = _open(spec, spec.validation, ranks, progress, may_cache=True)
         skipped += more
         validation = ValidationData(Batches(others, augmentation, ranks), others.readable)
-    _check_classes(pictures.labels[indices], spec.class_names, progress)
+    _check_classes(pictures.samples.labels, indices, spec.class_names, progress)
     order = TrainingOrder(indices, spec.hyperparameters.batch_size, ranks.world_size, spec.seed)
     return Data(order, batches, validation, [s.name for s in skipped], pictures.cache is not None)
 
@@ -61,11 +62,11 @@ def _open(
     spec: TrainerSpec, source: DataSource, ranks: Ranks, progress: Progress, *, may_cache: bool
 ) -> tuple[Pictures, list[Skipped]]:
     size = (spec.preprocessing.height, spec.preprocessing.width)
-    samples = open_samples(source, spec.class_names)
+    samples = open_samples(source, spec.task, spec.class_names)
     allowed = spec.preprocessing.max_unreadable_fraction
     pictures, skipped = open_pictures(samples, size, allowed, ranks, may_cache=may_cache)
     if skipped:
-        _note_skipped(skipped, len(samples.labels), progress)
+        _note_skipped(skipped, len(samples), progress)
     if len(pictures.readable) == 0:
         raise TrainingFailed("no picture of the data set can be read", code="bad_data")
     return pictures, skipped
@@ -84,14 +85,12 @@ def _note_skipped(skipped: Sequence[Skipped], n: int, progress: Progress) -> Non
     )
 
 
-def _check_classes(labels: Indices, class_names: Sequence[str], progress: Progress) -> None:
-    present = np.unique(labels)
-    if len(present) < 2:
-        raise TrainingFailed(
-            f"all training pictures are of one class, {class_names[present[0]]!r}; it takes two at least",
-            code="bad_data",
-        )
-    missing = [name for i, name in enumerate(class_names) if i not in present]
+def _check_classes(labels: Labels, indices: Indices, class_names: Sequence[str], progress: Progress) -> None:
+    counts = labels.counts(indices)
+    if counts is None:
+        return
+    labels.check(counts, class_names)
+    missing = [name for name, count in zip(class_names, counts, strict=True) if not count]
     if missing:
         progress.note(
             "class_without_samples",

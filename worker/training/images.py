@@ -22,11 +22,6 @@ class Unreadable(Exception):
     """A picture that cannot be decoded, or is too large to be."""
 
 
-def read_picture(content: bytes, height: int, width: int) -> Tensor:
-    """The picture as RGB at exactly `height` x `width`: uint8 [3, height, width]. Raises Unreadable."""
-    return resized(decode(content), height, width)
-
-
 def decode(content: bytes) -> Tensor:
     """The picture in its own size as RGB, without alpha: uint8 [3, height, width]. Raises Unreadable."""
     if not content:

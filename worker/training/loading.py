@@ -36,11 +36,11 @@ class KeyedPictures(Dataset[Batch]):
             pixels = self.pictures.batch(indices)
         else:
             pixels = self.augmentation.batch(self.pictures, indices, epoch)
-        return pixels, torch.from_numpy(self.pictures.labels[indices])
+        return pixels, self.pictures.samples.labels.batch(indices)
 
 
 class Batches:
-    """Loads batches of (uint8 pixels, class numbers)."""
+    """Loads batches of (uint8 pixels, labels)."""
 
     def __init__(self, pictures: Pictures, augmentation: Augmentation, ranks: Ranks) -> None:
         self._data = KeyedPictures(pictures, augmentation)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from worker.training.data import Samples
 from worker.training.errors import TrainingFailed
-from worker.training.images import Unreadable, decode, read_picture
+from worker.training.images import Unreadable, resized
 from worker.training.ranks import Ranks
 
 # Each rank keeps a data set decoded, at the size that the model sees, up to this many bytes.
@@ -41,20 +41,15 @@ class Pictures:
     readable: NDArray[np.int64]
     cache: Tensor | None
 
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Of all pictures: unreadable ones keep their place."""
-        return self.samples.labels
-
     def batch(self, indices: Sequence[int]) -> Tensor:
         """uint8 [batch, 3, height, width]"""
         if self.cache is not None:
             return self.cache[torch.as_tensor(indices)]
-        return torch.stack([read_picture(self.samples.read(i), self.height, self.width) for i in indices])
+        return torch.stack([resized(self.samples.decode(i), self.height, self.width) for i in indices])
 
     def in_own_size(self, index: int) -> Tensor:
         """uint8 [3, its height, its width]"""
-        return decode(self.samples.read(index))
+        return self.samples.decode(index)
 
 
 def open_pictures(
@@ -66,7 +61,7 @@ def open_pictures(
     `max_unreadable` of them, as a share, cannot be read.
     """
     height, width = size
-    n = len(samples.labels)
+    n = len(samples)
     keeps = may_cache and n * 3 * height * width <= CACHE_BYTES
     cache = torch.zeros((n, 3, height, width), dtype=torch.uint8) if keeps else None
     mine = range(n) if keeps else range(ranks.rank, n, ranks.world_size)
@@ -89,13 +84,11 @@ def _unreadable(
 
     def is_unreadable(index: int) -> bool:
         try:
-            picture = (
-                read_picture(samples.read(index), *size) if cache is not None else decode(samples.read(index))
-            )
+            picture = samples.decode(index)
         except Unreadable:
             return True
         if cache is not None:
-            cache[index] = picture
+            cache[index] = resized(picture, *size)
         return False
 
     indices = list(indices)
@@ -111,7 +104,7 @@ def cores_per_rank(ranks: Ranks) -> int:
 
 def _reason(samples: Samples, index: int) -> str:
     try:
-        decode(samples.read(index))
+        samples.decode(index)
     except Unreadable as error:
         return str(error)
     return "it could not be read on another rank"

@@ -63,6 +63,13 @@ class Ranks:
         dist.all_gather(gathered, tensor)
         return gathered
 
+    def gather_rows(self, rows: Tensor) -> list[Tensor]:
+        """As `gather`, where ranks may have different numbers of rows; other sizes are the same."""
+        counts = torch.stack(self.gather(torch.tensor(len(rows)))).tolist()
+        padding = rows.new_zeros((max(counts) - len(rows), *rows.shape[1:]))
+        every = self.gather(torch.cat([rows, padding]))
+        return [of_rank[:count] for of_rank, count in zip(every, counts, strict=True)]
+
 
 @contextmanager
 def joined_ranks(device: Literal["cpu", "cuda"], world_size: int) -> Iterator[Ranks]:

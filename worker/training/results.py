@@ -30,6 +30,7 @@ from worker.training.files import write_json, write_whole
 from worker.training.freezing import moving_buffers
 from worker.training.run import Run
 from worker.training.state import RunState
+from worker.training.tasks import task_of
 
 PACKAGES = ("torch", "torchvision", "safetensors", "numpy", "pillow", "simplejpeg")
 RESIZE = (
@@ -58,6 +59,8 @@ def write_model(out: Path, model: nn.Module, spec: TrainerSpec, frozen: frozense
     write_whole(out / TRAINABLE_FILE, save(_trained(whole, spec, frozen), metadata={"format": "pt"}))
     card = ModelCard(
         job_id=spec.job_id,
+        task=spec.task,
+        output=task_of(spec).output_in_words,
         architecture=spec.target,
         class_names=spec.class_names,
         preprocessing=spec.preprocessing,

@@ -11,23 +11,22 @@ from numpy.typing import NDArray
 
 from shared.domain.datasets import n_set_aside
 from worker.training.errors import TrainingFailed
+from worker.training.labels import Indices
 
-Indices = NDArray[np.int64]
 
+def split(indices: Indices, strata: NDArray[np.int64], fraction: float, seed: int) -> tuple[Indices, Indices]:
+    """(training, validation): a share of each stratum is set aside, the same for the same seed.
 
-def split(indices: Indices, labels: NDArray[np.int64], fraction: float, seed: int) -> tuple[Indices, Indices]:
-    """(training, validation): a share of each class is set aside, the same for the same seed.
-
-    Each class keeps at least one sample for training; validation gets at least one sample in all.
+    Each stratum keeps at least one sample for training; validation gets at least one sample in all.
     """
     generator = np.random.default_rng(seed)
     aside: list[Indices] = []
-    for number in np.unique(labels[indices]):
-        of_class = generator.permutation(indices[labels[indices] == number])
-        aside.append(of_class[: n_set_aside(len(of_class), fraction)])
+    for number in np.unique(strata[indices]):
+        of_stratum = generator.permutation(indices[strata[indices] == number])
+        aside.append(of_stratum[: n_set_aside(len(of_stratum), fraction)])
     validation = np.sort(np.concatenate(aside))
     if len(validation) == 0:
-        largest = max((indices[labels[indices] == n] for n in np.unique(labels[indices])), key=len)
+        largest = max((indices[strata[indices] == n] for n in np.unique(strata[indices])), key=len)
         validation = largest[-1:]
     return np.setdiff1d(indices, validation), validation
 

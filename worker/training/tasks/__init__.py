@@ -1,7 +1,9 @@
 """What a network can be trained for."""
 
+from shared.domain.errors import Invalid
 from shared.domain.events import TrainerSpec
 from worker.training.tasks.classification import Classification
+from worker.training.tasks.multilabel import Multilabel
 from worker.training.tasks.task import Counts, Task
 
 __all__ = ["Counts", "Task", "task_of"]
@@ -9,4 +11,10 @@ __all__ = ["Counts", "Task", "task_of"]
 
 def task_of(spec: TrainerSpec) -> Task:
     """The task that `spec` asks for."""
-    return Classification(spec.class_names, spec.hyperparameters.label_smoothing)
+    smoothing = spec.hyperparameters.label_smoothing
+    match spec.task:
+        case "classification":
+            return Classification(spec.class_names, smoothing)
+        case "multilabel":
+            return Multilabel(spec.class_names, smoothing)
+    raise Invalid(f"task {spec.task!r} is not supported yet", param="task")

@@ -27,6 +27,7 @@ class Classification:
     label_smoothing: float
 
     answer_in_words = "one row of class scores for each picture"
+    output_in_words = "[batch, classes]: scores, which softmax turns into probabilities that add up to 1"
     figures = ("accuracy",)
 
     def target(self, inputs: Tensor, loaded: Tensor) -> Tensor:

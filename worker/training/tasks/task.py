@@ -23,6 +23,10 @@ class Task(Protocol):
         """What the network has to give, for the person whose network gives something else."""
 
     @property
+    def output_in_words(self) -> str:
+        """What the numbers of the answer mean, for the person who uses the trained network."""
+
+    @property
     def figures(self) -> tuple[str, ...]:
         """The names of what is told of training beside the loss, the main one first; there may be none."""
 

@@ -1,0 +1,101 @@
+"""Tasks beside classification, over HTTP: from an upload to a job with every default decided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from api_house import ApiHouse, api_on, parquet_of, refused, two_layer_tree, zip_of
+
+from shared.db.engine import transaction
+from shared.db.models import Job
+from shared.domain.job import JobState
+from shared.domain.resolved import ResolvedJob
+from shared.settings import Settings
+
+SUCCEEDED = (JobState.DISPATCHED, JobState.RUNNING, JobState.SUCCEEDED)
+TREE = {"tree": two_layer_tree().to_data(), "head": ["fc"], "image_size": [14, 14]}
+
+
+@pytest.fixture
+def api(settings: Settings) -> Iterator[ApiHouse]:
+    with api_on(settings) as house:
+        yield house
+
+
+def resolved(api: ApiHouse, job_id: str) -> ResolvedJob:
+    with transaction(api.engine) as session:
+        return ResolvedJob.model_validate(session.get_one(Job, job_id).resolved)
+
+
+def labelled(*rows: str) -> bytes:
+    """A zip of pictures, a row of labels.csv each."""
+    pictures = {row.partition(",")[0]: b"picture" for row in rows}
+    return zip_of({"labels.csv": "\n".join(["file,labels", *rows, ""]).encode(), **pictures})
+
+
+def scenes(api: ApiHouse) -> str:
+    answer = api.upload(labelled("1.png,cat;dog", "2.png,", "3.png,dog", "4.png,bird"))
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["id"])
+
+
+def test_a_multilabel_job_takes_pictures_with_a_list_of_labels(api: ApiHouse) -> None:
+    file = api.upload(labelled("1.png,cat;dog", "2.png,", "3.png,dog")).json()
+    assert file["format"] == "labelled_images"
+    assert file["details"]["samples_per_class"] == {"cat": 1, "dog": 2}
+    assert file["details"]["n_without_labels"] == 1
+    held_out = api.upload(labelled("9.png,dog")).json()["id"]
+
+    job = api.job(task="multilabel", training_file=file["id"], validation_file=held_out)
+
+    assert (job["task"], job["class_names"]) == ("multilabel", ["cat", "dog"])
+    assert job["head"] == {"modules": ["fc"], "num_classes": 2, "replaced": True}
+    assert job["hyperparameters"]["batch_size"] == 3
+    assert resolved(api, job["id"]).task == "multilabel"
+
+
+def test_lists_of_labels_in_parquet_are_for_multilabel(api: ApiHouse) -> None:
+    rows = {"image": [b"1", b"2", b"3"], "labels": [["b", "a"], [], ["b"]]}
+    file = api.upload(parquet_of(rows), "data.parquet").json()
+
+    assert file["details"]["task"] == "multilabel"
+    assert file["details"]["samples_per_class"] == {"a": 1, "b": 2}
+    assert api.job(task="multilabel", training_file=file["id"])["class_names"] == ["a", "b"]
+    twice = api.upload(parquet_of({**rows, "labels": [["a", "a"], [], ["b"]]}), "data.parquet")
+    refused(twice, 422, "file", "'labels' row 0", "'a' twice")
+    missing = api.upload(parquet_of({**rows, "labels": [["a"], None, ["b"]]}), "data.parquet")
+    refused(missing, 422, "file", "row 1", "empty list")
+
+
+def test_a_data_set_for_another_task_is_refused_with_what_would_be_right(api: ApiHouse) -> None:
+    folders, pairs = api.data_set("cat", "dog"), scenes(api)
+
+    refused(api.submit(training_file=pairs), 422, "training_file", "multilabel", "class folders")
+    refused(api.submit(task="multilabel", training_file=folders), 422, "training_file", "labels.csv")
+    wrong = api.submit(task="multilabel", training_file=pairs, validation_file=folders)
+    refused(wrong, 422, "validation_file", "classification")
+    refused(api.submit(task="ranking", training_file=folders), 422, "task", "multilabel")
+
+
+def test_a_labels_file_is_refused_with_its_line_and_nothing_is_kept(api: ApiHouse) -> None:
+    refused(
+        api.upload(labelled("1.png,cat", "1.png,dog")), 422, "file", "line 3", "'1.png' has a row already"
+    )
+    refused(api.upload(labelled("../1.png,cat")), 422, "file", "leads out")
+    assert api.stored_bytes() == []
+    refused(api.submit(task="multilabel", training_file=api.upload(labelled("1.png,")).json()["id"]), 422,
+            "training_file", "no labels")  # fmt: skip
+
+
+def test_a_head_that_learnt_another_task_is_made_anew(api: ApiHouse) -> None:
+    api.register_model("two_layers", TREE)
+    three = api.data_set("bird", "cat", "dog")
+    base = api.job(training_file=three, model="two_layers", weights=None)["id"]
+    api.move(base, *SUCCEEDED)
+
+    other = api.job(model=base, weights=None, task="multilabel", training_file=scenes(api))
+
+    assert other["class_names"] == ["bird", "cat", "dog"]
+    assert other["head"]["replaced"] is True
+    assert api.job(model=base, weights=None, training_file=three)["head"]["replaced"] is False

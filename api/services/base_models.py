@@ -13,9 +13,9 @@ from shared.db.catalog_rows import all_registered, registered
 from shared.db.models import Job, RegisteredModel
 from shared.db.scope import Scope
 from shared.domain.errors import Conflict, Invalid, NotFound
-from shared.domain.freeze_patterns import nearest
 from shared.domain.job import FINAL_JOB_STATES, JobState
 from shared.domain.module_tree import ModuleTree
+from shared.domain.near_names import nearest
 from shared.domain.resolved import Architecture, ResolvedJob
 from shared.domain.spec import TaskName
 

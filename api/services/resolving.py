@@ -55,7 +55,8 @@ def resolve_job(scope: Scope, spec: JobSpec) -> Resolution:
     start = decide_weights(scope, base, spec.weights, size_is_given=spec.preprocessing.image_size is not None)
     base = _with_known_head(start.base, spec)
     tree, replace_head = _decide_head(spec, base, data.class_names)
-    plan = resolve(spec.freeze, tree, head_replaced=replace_head)
+    hyperparameters = _hyperparameters(spec, data)
+    plan = resolve(spec.freeze, tree, head_replaced=replace_head, n_epochs=hyperparameters.n_epochs)
     check_capacity(scope.session, spec.resources, base.registered_key)
     job = ResolvedJob(
         task=spec.task,
@@ -65,7 +66,7 @@ def resolve_job(scope: Scope, spec: JobSpec) -> Resolution:
         weights=start.weights,
         class_names=data.class_names or [],
         freeze=spec.freeze,
-        hyperparameters=_hyperparameters(spec, data),
+        hyperparameters=hyperparameters,
         preprocessing=_preprocessing(spec.preprocessing, base, start.weights),
         validation_fraction=spec.validation_fraction,
         max_duration_s=spec.max_duration_s,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from shared.catalog.model import CatalogModel
 from shared.domain.errors import Invalid
-from shared.domain.freeze_patterns import nearest
+from shared.domain.near_names import nearest
 
 DATA = Path(__file__).parent / "data"
 SUFFIX = ".json.gz"

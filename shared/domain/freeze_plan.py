@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -49,12 +49,14 @@ class FreezePlan(BaseModel):
 
 def still_modules(tree: ModuleTree, trainable: Collection[str]) -> list[str]:
     """The modules with parameters below them, all of those frozen, and those that follow such an ancestor."""
-    trains_below = _trains_below(tree, trainable)
+    training = _modules_above(tree, trainable)
     is_still: dict[str, bool] = {}
     for module in tree.modules:
-        parent = module.path.rpartition(".")[0]
-        trains = trains_below.get(module.path)
-        is_still[module.path] = is_still.get(parent, False) if trains is None else not trains
+        path = module.path
+        if path in tree.holders:
+            is_still[path] = path not in training
+        else:
+            is_still[path] = is_still.get(path.rpartition(".")[0], False)
     return [path for path, still in is_still.items() if still]
 
 
@@ -63,13 +65,11 @@ def normalisation_layers(tree: ModuleTree, paths: Collection[str]) -> list[str]:
     return [path for path in paths if tree.by_path[path].class_name in NORMALISATION]
 
 
-def _trains_below(tree: ModuleTree, trainable: Collection[str]) -> Mapping[str, bool]:
-    """For each module path with parameters below it: whether one of them trains."""
-    trains: dict[str, bool] = {}
+def _modules_above(tree: ModuleTree, trainable: Collection[str]) -> Collection[str]:
+    """Every module with one of the `trainable` parameters below it, under any of its names."""
+    paths: set[str] = set()
     for name, canonical in tree.names.items():
-        trained = canonical in trainable
-        path = name
-        while path:
-            path = path.rpartition(".")[0]
-            trains[path] = trains.get(path, False) or trained
-    return trains
+        path = name if canonical in trainable else ""
+        while path and (path := path.rpartition(".")[0]) not in paths:
+            paths.add(path)
+    return paths

@@ -16,8 +16,8 @@ from pydantic import Field, StringConstraints
 
 from shared.domain.activations import RESERVED
 from shared.domain.errors import Invalid
-from shared.domain.freeze_patterns import nearest
 from shared.domain.module_tree import ModuleTree
+from shared.domain.near_names import nearest
 
 MAX_MODULES = 64
 # A network calls what they hold, never them.

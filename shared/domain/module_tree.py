@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -76,6 +76,11 @@ class ModuleTree:
         """What a path pattern may name: each module with parameters below it, and each parameter."""
         paths = {prefix: None for name in self.names for prefix in _prefixes(name)}
         return [*paths, *self.names]
+
+    @cached_property
+    def holders(self) -> frozenset[str]:
+        """The modules with parameters below them, the root among them."""
+        return frozenset(prefix for name in self.names for prefix in ("", *_prefixes(name)))
 
     def parameters(self) -> Mapping[str, Shape]:
         """The same as `shapes`: canonical names in order, with shapes."""
@@ -165,6 +170,15 @@ def join(path: str, name: str) -> str:
 def is_below(name: str, path: str) -> bool:
     """Whether `name` is the module path itself or something inside that module."""
     return not path or name == path or name.startswith(path + ".")
+
+
+def enclosing(name: str, paths: Collection[str]) -> str | None:
+    """The innermost of the module `paths` that `name` is below, `name` itself included."""
+    while name not in paths:
+        if not name:
+            return None
+        name = name.rpartition(".")[0]
+    return name
 
 
 def _prefixes(name: str) -> list[str]:

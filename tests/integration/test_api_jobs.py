@@ -195,7 +195,23 @@ BAD: dict[str, tuple[dict[str, Any], int, str, str]] = {
     "head that is no layer": ({"head": {"module": "layer4"}}, 422, "head.module", "Linear"),
     "pattern": ({"freeze": ["conv9"]}, 422, "freeze.rules[0].freeze[0]", "conv1"),
     "nothing trains": ({"freeze": ["**"]}, 422, "freeze", "@head"),
-    "later language": ({"freeze": {"layer_decay": 0.5}}, 422, "freeze.layer_decay", "not supported yet"),
+    "expression": ({"freeze": ["re:(conv"]}, 422, "freeze.rules[0].freeze[0]", "missing )"),
+    "scale on a frozen part": (
+        {"freeze": {"rules": [{"freeze": "conv1", "lr_scale": 0.1}]}},
+        422,
+        "freeze.rules[0].lr_scale",
+        "goes with 'train'",
+    ),
+    "decay without effect": ({"freeze": {"layer_decay": 1.0}}, 422, "freeze.layer_decay", "change nothing"),
+    "thaws too late": (
+        {
+            "hyperparameters": {"n_epochs": 3},
+            "freeze": {"rules": [{"freeze": "layer4"}], "schedule": [{"at_epoch": 3, "train": "layer4"}]},
+        },
+        422,
+        "freeze.schedule[0].at_epoch",
+        "n_epochs is 3",
+    ),
     "negative": (
         {"hyperparameters": {"learning_rate": -1}},
         422,

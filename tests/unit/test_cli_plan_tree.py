@@ -68,7 +68,19 @@ def test_phases_and_shared_tensors_are_named() -> None:
     }
     lines = drawn(plan(phases=[first, second], aliases={"out.weight": "fc.weight"}))
     assert lines[0] == "from epoch 1"
-    assert lines[lines.index("from epoch 4") + 1].startswith(
+    assert lines[lines.index("from epoch 4 (at_epoch: 3)") + 1].startswith(
         "tiny: 10,000 of 10,000 parameters train (100.00%)"
     )
     assert lines[-1] == "out.weight is the same tensor as fc.weight"
+
+
+def test_a_part_that_learns_at_several_rates_says_between_which() -> None:
+    first = plan()["phases"][0]
+    trains = {**first, "trainable": ORDER, "frozen": [], "still": [], "n_trainable": 10_000, "n_frozen": 0}
+    scales = {"conv1.weight": 0.125, "layer1.0.conv.weight": 0.25, "layer1.0.bn.weight": 0.25}
+    lines = drawn(plan(phases=[{**trains, "lr_scale": scales}]))
+    assert lines[1:] == [
+        "├── TRAINS  conv1  (1 tensor, learning rate x0.125)",
+        "├── TRAINS  layer1  (3 tensors, learning rate x0.25 to x1)",
+        "└── TRAINS  fc  (2 tensors)",
+    ]

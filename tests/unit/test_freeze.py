@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from shared import catalog
-from shared.domain.errors import Invalid, NotSupportedYet
+from shared.domain.errors import Invalid
 from shared.domain.freeze import FreezePlan, FreezeSpec, PlanPhase, parse_freeze, resolve
 from shared.domain.module_tree import ModuleInfo, ModuleTree, TensorInfo
 
@@ -164,6 +164,7 @@ class TestReading:
             ([], "freeze.rules[0].freeze", "at least 1"),
             ([""], "freeze.rules[0].freeze[0]", "at least 1"),
             ([3], "freeze.rules[0].freeze[0]", "string"),
+            (["re:\ud800"], "freeze.rules[0].freeze[0]", "unicode"),
             (7, "freeze", "a list of patterns"),
             ({"rule": []}, "freeze.rule", "known are rules"),
             ({"rules": [{"freeze": "a", "when": 1}]}, "freeze.rules[0].when", "known are freeze"),
@@ -175,6 +176,30 @@ class TestReading:
             ({"rules": [{"freeze": "a" * 301}]}, "freeze.rules[0].freeze[0]", "300"),
             ({"rules": [{"freeze": ["a"] * 2001}]}, "freeze.rules", "too many"),
             ({"rules": [{"freeze": ["*"] * 201}]}, "freeze.rules", "too many"),
+            ({"rules": [{"freeze": ["re:a"] * 201}]}, "freeze.rules", "too many"),
+            ({"schedule": [{"at_epoch": 1, "train": ["*"] * 201}]}, "freeze.rules", "too many"),
+            ({"schedule": [{"at_epoch": e, "train": "a"} for e in range(1, 130)]}, "freeze.schedule", "129"),
+            ({"schedule": [{"train": "a"}]}, "freeze.schedule[0].at_epoch", "required"),
+            ({"schedule": [{"at_epoch": 0, "train": "a"}]}, "freeze.schedule[0].at_epoch", "as a rule"),
+            ({"schedule": [{"at_epoch": -1, "train": "a"}]}, "freeze.schedule[0].at_epoch", "equal to 1"),
+            ({"schedule": [{"at_epoch": "1", "train": "a"}]}, "freeze.schedule[0].at_epoch", "integer"),
+            ({"schedule": [{"at_epoch": True, "train": "a"}]}, "freeze.schedule[0].at_epoch", "integer"),
+            ({"schedule": [{"at_epoch": 1.5, "train": "a"}]}, "freeze.schedule[0].at_epoch", "integer"),
+            ({"schedule": [{"at_epoch": 1, "x": "a"}]}, "freeze.schedule[0].x", "at_epoch"),
+            ({"schedule": [{"at_epoch": 1}]}, "freeze.schedule[0]", "either"),
+            ({"schedule": [{"at_epoch": 1, "train": "a..b"}]}, "freeze.schedule[0].train[0]", "empty part"),
+            ({"rules": [{"freeze": "a", "lr_scale": 0.1}]}, "freeze.rules[0].lr_scale", "goes with 'train'"),
+            (
+                {"schedule": [{"at_epoch": 1, "freeze": "a", "lr_scale": 2}]},
+                "freeze.schedule[0].lr_scale",
+                "goes with 'train'",
+            ),
+            ({"rules": [{"train": "a", "lr_scale": 0}]}, "freeze.rules[0].lr_scale", "greater than"),
+            ({"rules": [{"train": "a", "lr_scale": "1"}]}, "freeze.rules[0].lr_scale", "number"),
+            ({"rules": [{"train": "a", "lr_scale": 1e4}]}, "freeze.rules[0].lr_scale", "1000"),
+            ({"layer_decay": 0}, "freeze.layer_decay", "greater than 0"),
+            ({"layer_decay": 1.5}, "freeze.layer_decay", "equal to 1"),
+            ({"layer_decay": True}, "freeze.layer_decay", "number"),
         ],
     )
     def test_what_cannot_be_read_is_refused_where_it_stands(
@@ -185,26 +210,18 @@ class TestReading:
         assert refused.value.param is not None
         assert refused.value.param.startswith(param)
 
-    @pytest.mark.parametrize(
-        ("freeze", "param"),
-        [
-            ({"schedule": [{"at_epoch": 3, "train": "layer4"}]}, "freeze.schedule"),
-            ({"layer_decay": 0.75}, "freeze.layer_decay"),
-            ({"rules": [{"train": "layer4", "lr_scale": 0.1}]}, "freeze.rules[0].lr_scale"),
-        ],
-    )
-    def test_what_comes_later_says_so(self, freeze: Any, param: str) -> None:
-        with pytest.raises(NotSupportedYet, match="not supported yet") as refused:
-            parse_freeze(freeze)
-        assert refused.value.param == param
-
     @pytest.mark.parametrize("value", ["auto", True, False])
     def test_unused_parameters_may_be_forced(self, value: Any) -> None:
         assert parse_freeze({"find_unused_parameters": value}).find_unused_parameters == value
 
     def test_a_spec_is_itself_after_json(self) -> None:
         spec = parse_freeze(
-            {"rules": [{"freeze": "**"}, {"train": ["@head", "layer4"]}], "batch_norm": "train"}
+            {
+                "rules": [{"freeze": "**"}, {"train": ["@head", "layer4"], "lr_scale": 0.5}],
+                "batch_norm": "train",
+                "schedule": [{"at_epoch": 2, "train": "type:Bottleneck"}],
+                "layer_decay": 0.75,
+            }
         )
         assert parse_freeze(spec.model_dump(mode="json")) == spec
         assert parse_freeze(spec) is spec

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from shared import catalog
 from shared.domain.errors import Invalid
-from shared.domain.freeze_patterns import nearest
+from shared.domain.near_names import nearest
 from worker.registered import ENTRY_POINTS
 from worker.training.network_tree import describe_module
 from worker.training.torchvision_compat import import_torchvision

@@ -1,0 +1,97 @@
+"""Whether a job fits the nodes there are, and what it is told where it does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from planned_network import subject
+
+from shared.domain.fits import Demand, NodeKind, fits, warnings
+from shared.domain.memory import peak
+from shared.domain.plan import planned
+
+GIB = 2**30
+
+
+def demand(*args: Any, **changes: Any) -> Demand:
+    """Of the small network on pictures so large that 512 of them take about 22 GiB."""
+    asked = subject(*args, **{"size": (800, 800), "batch_size": 512, **changes})
+    hyperparameters = asked.job.hyperparameters
+    return Demand(planned(asked).needs, hyperparameters.batch_size, asked.world_size)
+
+
+def gpu(name: str, gib: float | None, nodes: int = 1, cannot: str | None = None) -> NodeKind:
+    return NodeKind(name, int(gib * GIB) if gib is not None else None, nodes, cannot)
+
+
+def test_a_device_that_holds_the_worst_phase_fits() -> None:
+    asked = demand()
+    needed = peak(asked.needs["cuda"], 512)
+    assert needed is not None
+    exactly, too_small = fits(asked, [NodeKind("A", needed, 3), NodeKind("B", needed - 1, 1)])
+    assert (exactly.fits, exactly.needed_bytes, exactly.nodes, exactly.reason) == (True, needed, 3, None)
+    assert exactly.largest_batch_size == 512
+    assert too_small.fits is False
+    assert too_small.largest_batch_size == 511
+    assert "batch_size 511 would fit" in (too_small.reason or "")
+
+
+def test_the_batch_that_would_fit_is_one_that_the_ranks_divide() -> None:
+    (fit,) = fits(demand(world_size=4, batch_size=4 * 512), [gpu("A", 16)])
+    assert fit.fits is False
+    assert fit.largest_batch_size is not None
+    assert fit.largest_batch_size % 4 == 0
+    again = demand(world_size=4, batch_size=fit.largest_batch_size)
+    more = demand(world_size=4, batch_size=fit.largest_batch_size + 4)
+    assert fits(again, [gpu("A", 16)])[0].fits is True
+    assert fits(more, [gpu("A", 16)])[0].fits is False
+
+
+def test_a_device_that_does_not_hold_the_process_alone_fits_no_batch() -> None:
+    (fit,) = fits(demand(), [gpu("A", 0.25)])
+    assert fit.largest_batch_size == 0
+    assert "no batch_size would fit" in (fit.reason or "")
+
+
+def test_a_cpu_node_is_reckoned_as_one() -> None:
+    asked = demand(precision="auto")
+    on_cpu, on_gpu = fits(asked, [NodeKind("cpu", 64 * GIB, 1), gpu("A", 64)])
+    assert on_cpu.needed_bytes == peak(asked.needs["cpu"], 512)
+    assert on_gpu.needed_bytes == peak(asked.needs["cuda"], 512)
+    assert (on_cpu.needed_bytes or 0) > (on_gpu.needed_bytes or 0)
+
+
+def test_where_a_side_is_not_known_neither_is_the_answer() -> None:
+    (unknown,) = fits(demand(), [gpu("A", None)])
+    assert (unknown.fits, unknown.largest_batch_size) == (None, None)
+    assert "memory of these nodes is not known" in (unknown.reason or "")
+    (no_flow,) = fits(demand(flow=None), [gpu("A", 80)])
+    assert (no_flow.fits, no_flow.needed_bytes, no_flow.largest_batch_size) == (None, None, None)
+    assert "what it needs is not known" in (no_flow.reason or "")
+
+
+def test_nodes_that_could_not_run_it_do_not_fit_whatever_their_memory() -> None:
+    (fit,) = fits(demand(), [gpu("A", 80, cannot="has 1 device, and the job asks for 2")])
+    assert fit.fits is False
+    assert fit.reason == "has 1 device, and the job asks for 2"
+
+
+class TestWarnings:
+    def test_none_where_it_fits_or_where_nobody_knows(self) -> None:
+        assert warnings(demand(), [gpu("A", 80)]) == []
+        assert warnings(demand(), [gpu("A", None)]) == []
+        assert warnings(demand(), []) == []
+        assert warnings(demand(flow=None), [gpu("A", 1)]) == []
+
+    def test_one_that_fits_nowhere_names_the_best_node_and_its_batch(self) -> None:
+        (warning,) = warnings(demand(), [gpu("small", 4), gpu("large", 8), gpu("odd", 80, cannot="no")])
+        assert "fits no node that could run it" in warning
+        assert "on large it needs" in warning
+        assert "of 8.0 GiB" in warning
+        assert "batch_size" in warning
+
+    def test_one_that_could_be_placed_where_it_does_not_fit_says_so(self) -> None:
+        (warning,) = warnings(demand(), [gpu("small", 4), gpu("large", 80)])
+        assert "may be placed" in warning
+        assert "small, 4.0 GiB" in warning
+        assert "resources.accelerator" in warning

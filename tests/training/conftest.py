@@ -39,7 +39,8 @@ def small_networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: small_networks\nVersion: 1.0\n")
     (package / "entry_points.txt").write_text("\n".join(["[thaw.models]", *lines]))
-    found = [str(offered), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    here = Path(__file__).parent
+    found = [str(offered), str(here), str(here.parent.parent), os.environ.get("PYTHONPATH", "")]
     with pytest.MonkeyPatch.context() as patched:
         patched.syspath_prepend(offered)
         patched.setenv("PYTHONPATH", os.pathsep.join(filter(None, found)))

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import nn
-from torch.nn.modules.module import register_module_forward_hook
+from every_step import stopping_at_step, write_stop
+from safetensors.torch import load_file, save_file
 from trainer_runs import MakeSpec, Ran, RunHere, new_spec, run_in_process, start_ranks, wait_for
 
-from shared.domain.events import StopRequest, TrainerSpec
+from shared.domain.events import TrainerSpec
 from shared.domain.job import StopReason
 from worker.training.models import build
 from worker.training.precision import Precision
@@ -30,32 +29,6 @@ SETTINGS: dict[str, Any] = {
     "preprocessing": {"augment": "flip"},
     "validation_fraction": 0.2,
 }
-
-
-def write_stop(out: Path, reason: StopReason) -> None:
-    aside = out / "stop.aside"
-    aside.write_text(StopRequest(reason=reason, grace_s=30).model_dump_json())
-    aside.rename(out / "stop.json")
-
-
-@contextmanager
-def stopping_at_step(out: Path, step: int, reason: StopReason) -> Iterator[None]:
-    """Writes stop.json while the given training step is being computed."""
-    steps = 0
-
-    def count(module: nn.Module, _inputs: Any, output: Any) -> None:
-        nonlocal steps
-        if module.training and torch.is_grad_enabled() and type(module).__name__ == "MobileNetV3":
-            steps += 1
-            # The first forward with gradients is the probe's.
-            if steps == step + 1:
-                write_stop(out, reason)
-
-    hook = register_module_forward_hook(count)
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 def last_checkpoint(ran: Ran) -> str:
@@ -189,6 +162,58 @@ def test_a_checkpoint_of_another_base_is_refused(make_spec: MakeSpec, run_here: 
 
     assert ran.error["code"] == "checkpoint_mismatch"
     assert "frozen_hash" in ran.error["message"]
+
+
+def test_a_checkpoint_of_another_schedule_is_refused(make_spec: MakeSpec, run_here: RunHere) -> None:
+    settings: dict[str, Any] = {"freeze": ["conv1"], "hyperparameters": {"n_epochs": 2}}
+    folder = last_checkpoint(run_here(make_spec(later={1: ["conv2"]}, **settings), "first"))
+
+    ran = run_here(make_spec(later={1: ["fc"]}, resume_from=folder, **settings), "second")
+
+    assert ran.error["code"] == "checkpoint_mismatch"
+    assert "plan_hash" in ran.error["message"]
+
+
+def change(folder: Path, name: str, value: Any) -> None:
+    """Puts another content into a checkpoint, as whoever wrote it would have, its manifest included."""
+    if name in (moving := load_file(folder / "moving.safetensors")):
+        save_file({**moving, name: value}, folder / "moving.safetensors")
+    else:
+        state = torch.load(folder / "state.pt", weights_only=True)
+        torch.save({**state, name: value}, folder / "state.pt")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for entry in manifest["files"]:
+        content = (folder / entry["name"]).read_bytes()
+        entry |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_what_a_phase_froze_is_proved_from_its_start_however_often_the_run_is_resumed(
+    make_spec: MakeSpec, run_here: RunHere, tmp_path: Path
+) -> None:
+    """conv2 learned, then froze, and moved before the checkpoint: only the phase's start knows of it."""
+    spec = make_spec(freeze=["conv1"], later={1: ["conv1", "conv2"]}, hyperparameters={"n_epochs": 2})
+    (tmp_path / "stopped").mkdir()
+    with stopping_at_step(tmp_path / "stopped", 9, StopReason.PAUSE):
+        folder = last_checkpoint(run_here(spec, "stopped"))
+    assert run_here(going_on(spec, folder), "honest").result.phases[1].frozen_proof.unchanged
+    change(Path(folder), "conv2.bias", load_file(f"{folder}/moving.safetensors")["conv2.bias"] + 1e-6)
+
+    ran = run_here(going_on(spec, folder), "resumed")
+
+    assert ran.error["code"] == "frozen_part_moved"
+    assert "conv2.bias" in ran.error["message"]
+
+
+def test_a_checkpoint_with_another_layout_is_refused_in_words(make_spec: MakeSpec, run_here: RunHere) -> None:
+    spec = make_spec()
+    folder = last_checkpoint(run_here(spec, "first"))
+    change(Path(folder), "layout", 1)
+
+    ran = run_here(going_on(spec, folder), "second")
+
+    assert ran.error["code"] == "checkpoint_mismatch"
+    assert "another version of Thaw" in ran.error["message"]
 
 
 def test_old_checkpoints_go_and_the_best_stays(make_spec: MakeSpec, run_here: RunHere) -> None:

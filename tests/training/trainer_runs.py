@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -183,14 +183,21 @@ def plan_of(by_epoch: Mapping[int, Any], tree: ModuleTree, *, head_replaced: boo
 RunHere = Callable[..., Ran]
 
 
-def start_ranks(spec: TrainerSpec, out: Path) -> subprocess.Popen[str]:
+def start_ranks(
+    spec: TrainerSpec, out: Path, program: Sequence[str] = ("-m", "worker.training")
+) -> subprocess.Popen[str]:
     """Starts the run's ranks under torch elastic, as a worker does."""
-    out.mkdir(exist_ok=True)
     file = out.with_name(f"{out.name}-spec.json")
     file.write_text(spec.model_dump_json())
+    return start_elastic([*program, str(file)], out, spec.world_size)
+
+
+def start_elastic(program: Sequence[str], out: Path, world_size: int) -> subprocess.Popen[str]:
+    """Starts `program` as `world_size` ranks, with the folder `out` as its last argument."""
+    out.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "torch.distributed.run", "--rdzv-backend=static", "--nnodes=1"]
-    command += [f"--nproc-per-node={spec.world_size}", "--master-addr=127.0.0.1"]
-    command += [f"--master-port={free_port()}", "-m", "worker.training", str(file), str(out)]
+    command += [f"--nproc-per-node={world_size}", "--master-addr=127.0.0.1"]
+    command += [f"--master-port={free_port()}", *program, str(out)]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

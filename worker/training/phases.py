@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,7 +67,7 @@ class Phases:
         message = f"{self._when(phase)}find_unused_parameters {str(found.value).lower()}: {found.reason}"
         data = {"from_epoch": phase.from_epoch, **found.model_dump()}
         self._run.progress.note("find_unused_parameters", message, data)
-        self.stepper.wrap(find_unused_parameters=found.value)
+        self.stepper.wrap(inputs, target, find_unused_parameters=found.value)
 
     def move_on(self, epoch: int, step: int) -> None:
         """Proves the phase at work, and begins that of `epoch` with what the optimizer knows of its part."""
@@ -74,6 +75,9 @@ class Phases:
         gathered = self.stepper.saved()
         self._begin(self._run.phase_at(epoch))
         self.stepper.go_on_from(gathered)
+        # The first optimizer and the first DDP of a process import parts of torch that keep their callers'
+        # frames in a cycle, and so the old stepper with its buckets and hooks. It has to go before the next.
+        gc.collect()
 
     def end(self, step: int) -> PhaseAccount:
         """Proves what the phase at work claims, after `step` steps of the run. Buffers become rank 0's.

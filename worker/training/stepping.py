@@ -17,6 +17,7 @@ from worker.training.optimizer import make_optimizer, moments, put_back_moments
 from worker.training.precision import Precision
 from worker.training.ranks import Ranks
 from worker.training.schedule import learning_rate
+from worker.training.snapshot import left_untouched
 from worker.training.tasks import Task
 
 
@@ -93,8 +94,11 @@ class Stepper:
         if saved["scaler"]:
             self.scaler.load_state_dict(saved["scaler"])
 
-    def wrap(self, *, find_unused_parameters: bool) -> None:
-        """Joins the ranks' gradients from here on. Rank 0's buffers lead, where any of them moves at all."""
+    def wrap(self, inputs: Tensor, target: Tensor, *, find_unused_parameters: bool) -> None:
+        """Joins the ranks' gradients from here on. Rank 0's buffers lead, where any of them moves at all.
+
+        The batch is for a trial that leaves no trace.
+        """
         if self._ranks.is_alone:
             return
         wrapped = DistributedDataParallel(
@@ -106,6 +110,8 @@ class Stepper:
         # Set afterwards: as an argument it has two names, one of them new and one deprecated.
         wrapped.broadcast_buffers = bool(moving_buffers(self.model, self.phase))
         self._called = wrapped
+        if not find_unused_parameters and self._ranks.world_size > 2:
+            self._settle_buckets(inputs, target)
 
     def probe_loss(self, inputs: Tensor, target: Tensor) -> Callable[[nn.Module], Tensor]:
         return lambda model: self.loss.forward(self.loss.called(model), inputs, target)[0]
@@ -129,6 +135,17 @@ class Stepper:
 
     def back_to_training(self) -> None:
         set_training_modes(self.model, self.phase)
+
+    def _settle_buckets(self, inputs: Tensor, target: Tensor) -> None:
+        """Runs a backward that nothing learns from: after the first DDP puts gradients into other buckets.
+
+        How three ranks or more add a gradient up depends on its place there, and the steps of a resumed run
+        must add up as the same steps of a run that never stopped.
+        """
+        with left_untouched(self.model, self._ranks.device):
+            loss, _ = self.loss.forward(self._called, inputs, target)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch types it not
+        self.optimizer.zero_grad(set_to_none=True)
 
     def _clip(self) -> None:
         if self._settings.gradient_clip_norm is not None:

@@ -2,95 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import re
+from itertools import pairwise
 
-from hypothesis import assume, given
+from drawn_networks import (
+    Rule,
+    Rules,
+    glob_parts,
+    networks,
+    patterns,
+    phases,
+    plan_or_none,
+    planned,
+    schedules,
+    trees,
+)
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from shared.domain.errors import Invalid
-from shared.domain.freeze import FreezePlan, PlanPhase, parse_freeze, resolve
+from shared.domain.freeze import parse_freeze, resolve
 from shared.domain.freeze_patterns import compile_pattern
-from shared.domain.module_tree import ModuleInfo, ModuleTree, TensorInfo, join
+from shared.domain.module_tree import ModuleTree
 
-PARTS = ("a", "b", "ab", "conv1", "0")
-KINDS = ("Linear", "BatchNorm2d", "ReLU", "Sequential")
-HELD: tuple[tuple[str, ...], ...] = ((), ("weight",), ("bias", "weight"))
-WILD = ("*", "?", "**")
-glob_parts = st.sampled_from([*PARTS, "weight", *WILD, "c*1", "a?", "*b"])
-
-
-Rules = list[dict[str, str]]
-
-
-@st.composite
-def trees(draw: st.DrawFn) -> ModuleTree:
-    """Small networks with shared parameters, and a layer `last` that no drawn pattern names."""
-    leaf = st.lists(st.sampled_from(PARTS), min_size=1, max_size=3).map(tuple)
-    paths = draw(st.sets(leaf, min_size=1, max_size=4))
-    every = sorted({path[:end] for path in paths for end in range(len(path) + 1)})
-    drawn = tuple(
-        ModuleInfo(
-            ".".join(path),
-            draw(st.sampled_from(KINDS)),
-            tuple(TensorInfo(name, (2,)) for name in draw(st.sampled_from(HELD))),
-        )
-        for path in every
-    )
-    modules = (*drawn, ModuleInfo("last", "Linear", (TensorInfo("weight", (2,)),)))
-    names = [join(module.path, p.name) for module in modules for p in module.parameters]
-    canonical, *others = names
-    shared = draw(st.sets(st.sampled_from(others), max_size=2)) if others else set()
-    return ModuleTree(modules, dict.fromkeys(sorted(shared), canonical), head=(), blocks=(), num_classes=None)
-
-
-@st.composite
-def networks(draw: st.DrawFn) -> tuple[ModuleTree, Rules]:
-    """A network with rules that mean something on it."""
-    tree = draw(trees())
-    names = [name.split(".") for name in tree.names if not name.startswith("last")]
-    assume(names)
-    rules: Rules = []
-    for verb in draw(st.lists(st.sampled_from(["freeze", "freeze", "train"]), min_size=1, max_size=4)):
-        parts = draw(st.sampled_from(names))
-        parts = parts[: draw(st.integers(1, len(parts)))]
-        hidden = draw(st.integers(0, len(parts) - 1))
-        parts = [draw(st.sampled_from([p, p, *WILD])) if i == hidden else p for i, p in enumerate(parts)]
-        name = draw(st.sampled_from([".".join(parts), ".".join(parts), f"name:{parts[-1]}"]))
-        rules.append({verb: name})
-    assume(plan_or_none(rules, tree) is not None)
-    return tree, rules
-
-
-def plan_or_none(rules: Sequence[dict[str, Any]], tree: ModuleTree) -> FreezePlan | None:
-    try:
-        return resolve(parse_freeze({"rules": rules}), tree)
-    except Invalid:
-        return None
-
-
-def planned(rules: Sequence[dict[str, Any]], tree: ModuleTree) -> PlanPhase:
-    plan = plan_or_none(rules, tree)
-    assert plan is not None
-    return plan.phases[0]
+scheduled_examples = settings(max_examples=50)
 
 
 def names_of(parameter: str, tree: ModuleTree) -> list[str]:
     return [name for name, canonical in tree.names.items() if canonical == parameter]
 
 
-def verbs_for(parameter: str, rules: Rules, tree: ModuleTree) -> list[str]:
-    """What each rule says that matches one of the parameter's names, in order."""
+def matching(parameter: str, rules: Rules, tree: ModuleTree) -> list[Rule]:
+    """The rules that match one of the parameter's names, in order."""
     return [
-        verb
+        rule
         for rule in rules
-        for verb, pattern in rule.items()
-        if any(compile_pattern(pattern, tree)(name) for name in names_of(parameter, tree))
+        if any(means(p, name, tree) for p in written(rule) for name in names_of(parameter, tree))
     ]
 
 
+def written(rule: Rule) -> list[str]:
+    asked = rule.get("freeze", rule.get("train"))
+    return [asked] if isinstance(asked, str) else list(asked)
+
+
+def means(pattern: str, name: str, tree: ModuleTree) -> bool:
+    """The definition of each kind of pattern, word for word."""
+    kind, colon, text = pattern.partition(":")
+    if not colon:
+        return naive_glob(pattern.split("."), name.split("."))
+    if kind == "name":
+        return text in name
+    if kind == "re":
+        return re.search(text, name) is not None
+    if kind == "type":
+        return any(within(name, module.path) for module in tree.modules if module.class_name == text)
+    count = len(tree.blocks)
+    counted = range(int(text)) if kind == "first" else range(count - int(text), count)
+    return any(within(name, tree.blocks[place]) for place in counted)
+
+
+def within(name: str, path: str) -> bool:
+    return path == "" or name.startswith(path + ".")
+
+
 def naive_glob(pattern: list[str], name: list[str]) -> bool:
-    """The definition, word for word: the pattern equals the name or a dotted prefix of it."""
+    """The pattern equals the name or a dotted prefix of it."""
     return any(naive_equal(pattern, name[:end]) for end in range(len(name) + 1))
 
 
@@ -117,14 +93,29 @@ def test_globs_match_as_defined(tree: ModuleTree, parts: list[str]) -> None:
         assert matches(name) == naive_glob(parts, name.split("."))
 
 
-@given(networks())
-def test_every_parameter_is_decided_once_and_counted(network: tuple[ModuleTree, Rules]) -> None:
-    tree, rules = network
-    phase = planned(rules, tree)
-    assert sorted(phase.trainable + phase.frozen) == sorted(tree.parameters())
-    assert phase.trainable
-    assert phase.n_trainable == 2 * len(phase.trainable)
-    assert phase.n_frozen == 2 * len(phase.frozen)
+@given(st.data())
+def test_patterns_of_every_kind_match_as_defined(data: st.DataObject) -> None:
+    tree = data.draw(trees())
+    assume(any(not name.startswith("last") for name in tree.names))
+    pattern = data.draw(patterns(tree))
+    matches = compile_pattern(pattern, tree)
+    for name in tree.names:
+        assert matches(name) == means(pattern, name, tree)
+
+
+@scheduled_examples
+@given(schedules())
+def test_every_parameter_is_decided_once_in_each_phase_and_counted(
+    scheduled: tuple[ModuleTree, Rules, Rules],
+) -> None:
+    tree, rules, entries = scheduled
+    for phase in phases(rules, tree, entries):
+        assert sorted(phase.trainable + phase.frozen) == sorted(tree.parameters())
+        assert phase.trainable
+        assert phase.n_trainable == 2 * len(phase.trainable)
+        assert phase.n_frozen == 2 * len(phase.frozen)
+        assert set(phase.lr_scale) <= set(phase.trainable)
+        assert not set(tree.aliases) & {*phase.trainable, *phase.frozen, *phase.lr_scale}
 
 
 @given(networks())
@@ -132,37 +123,84 @@ def test_the_last_rule_that_matches_any_name_of_a_parameter_wins(network: tuple[
     tree, rules = network
     phase = planned(rules, tree)
     for parameter in tree.parameters():
-        assert (parameter in phase.frozen) == (verbs_for(parameter, rules, tree)[-1:] == ["freeze"])
+        last = (matching(parameter, rules, tree) or [{"train": "**"}])[-1]
+        assert (parameter in phase.frozen) == ("freeze" in last)
+        assert phase.lr_scale.get(parameter, 1.0) == last.get("lr_scale", 1.0)
 
 
-@given(networks())
-def test_a_module_is_still_exactly_if_all_that_it_holds_is_frozen(network: tuple[ModuleTree, Rules]) -> None:
-    tree, rules = network
-    phase = planned(rules, tree)
+@scheduled_examples
+@given(schedules())
+def test_a_phase_is_what_all_rules_up_to_its_epoch_come_to(
+    scheduled: tuple[ModuleTree, Rules, Rules],
+) -> None:
+    tree, rules, entries = scheduled
+    found = phases(rules, tree, entries)
+    assert [p.from_epoch for p in found] == sorted({0, *(entry["at_epoch"] for entry in entries)})
+    for phase in found:
+        due = [e for at in range(1, phase.from_epoch + 1) for e in entries if e["at_epoch"] == at]
+        for parameter in tree.parameters():
+            last = (matching(parameter, [*rules, *due], tree) or [{"train": "**"}])[-1]
+            assert (parameter in phase.frozen) == ("freeze" in last)
+            assert phase.lr_scale.get(parameter, 1.0) == last.get("lr_scale", 1.0)
 
-    def still(path: str) -> bool:
-        below = {c for n, c in tree.names.items() if not path or n.startswith(path + ".")}
-        if below or not path:
-            return bool(below) and below <= set(phase.frozen)
-        return still(path.rpartition(".")[0])
 
-    assert list(phase.still) == [module.path for module in tree.modules if still(module.path)]
+@scheduled_examples
+@given(schedules())
+def test_each_phase_written_out_by_name_is_the_same_phase(
+    scheduled: tuple[ModuleTree, Rules, Rules],
+) -> None:
+    tree, rules, entries = scheduled
+    for phase in phases(rules, tree, entries):
+        named: Rules = [{"freeze": list(phase.frozen)}] if phase.frozen else []
+        named += [{"train": name, "lr_scale": scale} for name, scale in phase.lr_scale.items()]
+        assert planned(named, tree) == phase.model_copy(update={"from_epoch": 0})
 
 
-@given(networks())
-def test_saying_it_again_changes_nothing(network: tuple[ModuleTree, Rules]) -> None:
-    tree, rules = network
+@scheduled_examples
+@given(schedules())
+def test_the_order_of_entries_matters_within_an_epoch_alone(
+    scheduled: tuple[ModuleTree, Rules, Rules],
+) -> None:
+    tree, rules, entries = scheduled
+    by_epoch = {epoch: [e for e in entries if e["at_epoch"] == epoch] for epoch in (3, 1, 2)}
+    regrouped = [entry for group in by_epoch.values() for entry in group]
+    assert phases(rules, tree, regrouped) == phases(rules, tree, entries)
+
+
+@scheduled_examples
+@given(schedules())
+def test_no_phase_is_like_the_one_before(scheduled: tuple[ModuleTree, Rules, Rules]) -> None:
+    tree, rules, entries = scheduled
+    found = phases(rules, tree, entries)
+    for before, after in pairwise(found):
+        assert (before.frozen, before.lr_scale) != (after.frozen, after.lr_scale)
+
+
+@scheduled_examples
+@given(schedules())
+def test_a_module_is_still_exactly_if_all_that_it_holds_is_frozen(
+    scheduled: tuple[ModuleTree, Rules, Rules],
+) -> None:
+    tree, rules, entries = scheduled
+    for phase in phases(rules, tree, entries):
+
+        def still(path: str, frozen: frozenset[str] = frozenset(phase.frozen)) -> bool:
+            below = {c for n, c in tree.names.items() if within(n, path)}
+            if below or not path:
+                return bool(below) and below <= frozen
+            return still(path.rpartition(".")[0])
+
+        assert list(phase.still) == [module.path for module in tree.modules if still(module.path)]
+
+
+@scheduled_examples
+@given(schedules())
+def test_saying_it_again_changes_nothing(scheduled: tuple[ModuleTree, Rules, Rules]) -> None:
+    tree, rules, entries = scheduled
     assert planned([*rules, rules[-1]], tree) == planned(rules, tree)
-    stored = parse_freeze({"rules": rules}).model_dump(mode="json")
-    assert resolve(parse_freeze(stored), tree).phases[0] == planned(rules, tree)
-
-
-@given(networks())
-def test_a_plan_written_out_by_name_is_the_same_plan(network: tuple[ModuleTree, Rules]) -> None:
-    tree, rules = network
-    phase = planned(rules, tree)
-    named = [{"freeze": list(phase.frozen)}] if phase.frozen else []
-    assert planned(named, tree) == phase
+    spec = parse_freeze({"rules": rules, "schedule": entries})
+    stored = parse_freeze(spec.model_dump(mode="json"))
+    assert resolve(stored, tree) == resolve(spec, tree)
 
 
 @given(networks())
@@ -172,4 +210,24 @@ def test_the_order_matters_only_where_unlike_rules_meet(network: tuple[ModuleTre
     assume(backwards is not None)
     assert backwards is not None
     for parameter in set(backwards.phases[0].frozen) ^ set(planned(rules, tree).frozen):
-        assert set(verbs_for(parameter, rules, tree)) == {"freeze", "train"}
+        verbs = {verb for rule in matching(parameter, rules, tree) for verb in rule if verb != "lr_scale"}
+        assert verbs == {"freeze", "train"}
+
+
+@scheduled_examples
+@given(schedules(), st.sampled_from([0.5, 0.9]))
+def test_layer_decay_multiplies_by_depth_and_decides_nothing(
+    scheduled: tuple[ModuleTree, Rules, Rules], decay: float
+) -> None:
+    tree, rules, entries = scheduled
+    decayed = plan_or_none(rules, tree, entries, layer_decay=decay)
+    assume(decayed is not None)
+    assert decayed is not None
+    for plain, phase in zip(phases(rules, tree, entries), decayed.phases, strict=True):
+        assert (phase.trainable, phase.frozen, phase.still) == (plain.trainable, plain.frozen, plain.still)
+        for name in phase.trainable:
+            behind = [path for path in tree.blocks if within(name, path)]
+            if behind or within(name, "last"):
+                depth = len(tree.blocks) - tree.blocks.index(behind[0]) if behind else 0
+                factor = phase.lr_scale.get(name, 1.0) / plain.lr_scale.get(name, 1.0)
+                assert abs(factor / decay**depth - 1) < 1e-12

@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import IO
 
 from thaw.errors import DamagedDownload, UsageError
 from thaw.packing import file_sha256
 from thaw.shapes import Artifact
 from thaw.transport import Transport
+from thaw.whole_files import written_whole
 
 # Called with the bytes received so far and all there are.
 Progress = Callable[[int, int], None]
 
 
 def fetch(
-    transport: Transport, path: str, artifact: Artifact, folder: Path, progress: Progress | None = None
+    transport: Transport,
+    path: str,
+    artifact: Artifact,
+    folder: Path,
+    progress: Progress | None = None,
+    *,
+    called: str | None = None,
 ) -> Path:
-    """The artifact in `folder`, fetched unless the same bytes are there already.
+    """The artifact in `folder`, there `called` so, fetched unless the same bytes are there already.
 
     Raises DamagedDownload when other bytes came than the server lists; nothing is left in place then.
     """
-    target = inside(folder, artifact.name)
+    target = inside(folder, called or artifact.name)
     if target.is_file() and file_sha256(target) == artifact.sha256:
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _aside(target) as out:
+    with written_whole(target) as out:
         found = _write(transport, path, artifact.bytes, out, progress)
         if found != artifact.sha256:
             raise DamagedDownload(
@@ -58,25 +61,3 @@ def _write(transport: Transport, path: str, total: int, out: IO[bytes], progress
             if progress:
                 progress(done, total)
     return digest.hexdigest()
-
-
-@contextmanager
-def _aside(target: Path) -> Iterator[IO[bytes]]:
-    """A file beside the target that takes its place when all went well, and is gone when not."""
-    with NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as out:
-        aside = Path(out.name)
-        try:
-            yield out
-            out.flush()
-            aside.chmod(0o666 & ~_umask())
-            aside.replace(target)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                aside.unlink()
-            raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

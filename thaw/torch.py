@@ -24,13 +24,13 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from thaw.answers import Answer, Labels, Prediction, answer_of
+from thaw.delta import CARD
 from thaw.errors import UsageError
 from thaw.packing import file_sha256
 from thaw.torchvision_compat import import_torchvision
 
 __all__ = ["Answer", "Labels", "Model", "Prediction", "build", "load_model", "predict", "read_image"]
 
-CARD = "model.json"
 _BATCH = 32
 
 
@@ -88,20 +88,41 @@ def read_image(path: Path, preprocessing: Mapping[str, Any]) -> Tensor:
 
 def build(architecture: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> nn.Module:
     """The network without its weights."""
-    name = architecture["name"]
-    if architecture["source"] == "torchvision":
-        network = _torchvision(name, preprocessing)
-    else:
-        network = _registered(name, architecture.get("version"))
+    network = bare_network(architecture, preprocessing, init_weights=False)
     for path in architecture["head"]:
-        network.set_submodule(path, _with_outputs(network.get_submodule(path), architecture["num_classes"]))
+        layer = network.get_submodule(path)
+        if _n_outputs(layer) != architecture["num_classes"]:
+            network.set_submodule(path, with_outputs(layer, architecture["num_classes"]))
     return network
 
 
-def _torchvision(name: str, preprocessing: Mapping[str, Any]) -> nn.Module:
+def bare_network(
+    architecture: Mapping[str, Any], preprocessing: Mapping[str, Any], *, init_weights: bool
+) -> nn.Module:
+    """The network with the head that it comes with; `init_weights` is for those that take long to do it."""
+    name = architecture["name"]
+    if architecture["source"] == "torchvision":
+        return _torchvision(name, preprocessing, init_weights=init_weights)
+    return _registered(name, architecture.get("version"))
+
+
+def with_outputs(layer: nn.Module, outputs: int) -> nn.Module:
+    """A fresh layer of the same kind with so many outputs; what can have none is kept."""
+    if isinstance(layer, nn.Linear):
+        return nn.Linear(layer.in_features, outputs, bias=layer.bias is not None)
+    if isinstance(layer, nn.Conv2d):
+        geometry = {
+            name: getattr(layer, name)
+            for name in ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+        }
+        return nn.Conv2d(layer.in_channels, outputs, bias=layer.bias is not None, **geometry)
+    return layer
+
+
+def _torchvision(name: str, preprocessing: Mapping[str, Any], *, init_weights: bool) -> nn.Module:
     options: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
-        options = {"transform_input": True, "init_weights": False}
+        options = {"transform_input": True, "init_weights": init_weights}
     elif name.startswith("vit_"):
         options = {"image_size": preprocessing["height"]}
     elif name == "maxvit_t":
@@ -127,17 +148,9 @@ def _with_versions(state: dict[str, Tensor], network: nn.Module) -> dict[str, Te
     return versioned
 
 
-def _with_outputs(layer: nn.Module, outputs: int) -> nn.Module:
-    """A layer of the same kind with so many outputs; one that has them already is kept."""
-    if isinstance(layer, nn.Linear) and layer.out_features != outputs:
-        return nn.Linear(layer.in_features, outputs, bias=layer.bias is not None)
-    if isinstance(layer, nn.Conv2d) and layer.out_channels != outputs:
-        geometry = {
-            name: getattr(layer, name)
-            for name in ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
-        }
-        return nn.Conv2d(layer.in_channels, outputs, bias=layer.bias is not None, **geometry)
-    return layer
+def _n_outputs(layer: nn.Module) -> int | None:
+    found: int | None = getattr(layer, "out_features", getattr(layer, "out_channels", None))
+    return found
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

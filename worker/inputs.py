@@ -13,7 +13,7 @@ from shared.domain.archive import Caps
 from shared.domain.data_set import ArchiveFormat
 from shared.domain.errors import Invalid
 from shared.domain.events import DataSource, ManifestEntry, TrainerSpec, WeightsFile
-from shared.domain.resolved import JobWeights, NoWeights, PublishedWeights, UploadedWeights
+from shared.domain.resolved import JobWeights, NoWeights, PublishedWeights, UploadedWeights, Weights
 from worker.cache import Cache
 from worker.published import fetch_published
 from worker.resume import Note, fetch_checkpoint, fetch_file
@@ -85,25 +85,25 @@ class Inputs:
                 return None
             case PublishedWeights() as published:
                 return self._published(published)
-            case UploadedWeights():
+            case UploadedWeights() as uploaded:
                 assert self.work.weights is not None
                 file = self.work.weights
-                return self._safetensors(file.storage_key, file.bytes, file.sha256)
-            case JobWeights():
+                return self._safetensors(file.storage_key, file.bytes, file.sha256, uploaded)
+            case JobWeights() as made:
                 assert self.work.base_model is not None
                 model = self.work.base_model
-                return self._safetensors(model.storage_key, model.bytes, model.sha256)
+                return self._safetensors(model.storage_key, model.bytes, model.sha256, made)
 
-    def _safetensors(self, key: str, size: int, sha256: str) -> WeightsFile:
+    def _safetensors(self, key: str, size: int, sha256: str, source: Weights) -> WeightsFile:
         path = self._stored(key, size, sha256, ".safetensors")
-        return WeightsFile(path=str(path), format="safetensors", sha256=sha256)
+        return WeightsFile(path=str(path), format="safetensors", sha256=sha256, source=source)
 
     def _published(self, weights: PublishedWeights) -> WeightsFile:
         def fill(target: Path) -> None:
             fetch_published(weights, target, weights_dir=self.weights_dir, interrupted=self.interrupted)
 
         path = self.cache.get(f"{weights.sha256.lower()}-{Path(weights.file_name).name}", fill)
-        return WeightsFile(path=str(path), format="torch", sha256=weights.sha256)
+        return WeightsFile(path=str(path), format="torch", sha256=weights.sha256, source=weights)
 
     def _stored(self, key: str, size: int, sha256: str, suffix: str) -> Path:
         def fill(target: Path) -> None:

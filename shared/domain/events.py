@@ -16,10 +16,11 @@ from pydantic import Field, TypeAdapter
 
 from shared.domain.activations import ActivationsWanted, SavedActivations
 from shared.domain.data_set import ArchiveFormat
+from shared.domain.delta import ModelBase, TrainedPart
 from shared.domain.freeze import FreezePlan, FreezeSpec
 from shared.domain.job import Outcome, StopReason
 from shared.domain.job_kind import JobKind
-from shared.domain.resolved import Architecture, ResolvedPreprocessing
+from shared.domain.resolved import Architecture, ResolvedPreprocessing, Weights
 from shared.domain.shape import Shape
 from shared.domain.spec import ResolvedHyperparameters, TaskName
 
@@ -54,6 +55,7 @@ class WeightsFile(Shape):
     sha256: str = Field(
         description="of the whole file, or its first 8 digits where that is all that was published"
     )
+    source: Weights | None = Field(None, description="whence it came; None for a file that a person named")
 
 
 class DataSource(Shape):
@@ -310,6 +312,8 @@ class ModelCard(Shape):
     resize: str = Field(description="in words, how a picture comes to be the model's input")
     weights_file: str
     weights_sha256: str
+    trainable: TrainedPart
+    base: ModelBase
     created: float
     versions: dict[str, str]
 

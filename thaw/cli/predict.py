@@ -12,11 +12,10 @@ from thaw.cli.results import fetch_model
 from thaw.cli.session import server
 from thaw.cli.watch import JobId
 from thaw.errors import UsageError
+from thaw.torch_extra import needs_torch
 
 if TYPE_CHECKING:
     from thaw.torch import Answer
-
-_NEEDED = frozenset({"torch", "torchvision", "safetensors", "PIL"})
 
 
 def predict(
@@ -40,13 +39,7 @@ def predict(
 
 
 def _predict(folder: Path, images: list[Path]) -> list[tuple[Path, Answer]]:
-    try:
+    with needs_torch("to run the model here"):
         from thaw import torch  # noqa: PLC0415  # an extra: only this command needs it
-    except ModuleNotFoundError as error:
-        if error.name not in _NEEDED:
-            raise
-        raise UsageError(
-            f"`thaw predict` runs the model here and needs {error.name}: pip install 'thaw[torch]'"
-        ) from error
     model = torch.load_model(folder)
     return list(zip(images, torch.predict(model, images), strict=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import time
@@ -12,20 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import nn
 
 from shared.domain.events import (
     METRICS_FILE,
     MODEL_CARD_FILE,
     MODEL_FILE,
-    TRAINABLE_FILE,
     FindUnused,
     ModelCard,
     PhaseAccount,
     TrainerSpec,
 )
-from shared.domain.module_tree import is_below
 from shared.domain.spec import Keep
+from worker.training.delta import ModelFile, write_delta
 from worker.training.files import write_json, write_whole
 from worker.training.freezing import moving_buffers
 from worker.training.run import Run
@@ -54,9 +52,9 @@ def write_model(out: Path, model: nn.Module, spec: TrainerSpec, frozen: frozense
     whole = {
         name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in model.state_dict().items()
     }
-    content = save(whole, metadata={"format": "pt"})
-    write_whole(out / MODEL_FILE, content)
-    write_whole(out / TRAINABLE_FILE, save(_trained(whole, spec, frozen), metadata={"format": "pt"}))
+    file = ModelFile(whole, save(whole, metadata={"format": "pt"}))
+    write_whole(out / MODEL_FILE, file.content)
+    trained, base = write_delta(out, model, file, spec, frozen)
     card = ModelCard(
         job_id=spec.job_id,
         task=spec.task,
@@ -66,22 +64,13 @@ def write_model(out: Path, model: nn.Module, spec: TrainerSpec, frozen: frozense
         preprocessing=spec.preprocessing,
         resize=RESIZE,
         weights_file=MODEL_FILE,
-        weights_sha256=hashlib.sha256(content).hexdigest(),
+        weights_sha256=file.sha256,
+        trainable=trained,
+        base=base,
         created=time.time(),
         versions=versions(),
     )
     write_json(out / MODEL_CARD_FILE, card)
-
-
-def _trained(whole: Mapping[str, Tensor], spec: TrainerSpec, frozen: frozenset[str]) -> dict[str, Tensor]:
-    """What the base does not have: all that could move, and the whole of a new head."""
-    aliases = spec.freeze_plan.aliases
-    new_head: Sequence[str] = spec.target.head if spec.replace_head else ()
-    return {
-        name: tensor
-        for name, tensor in whole.items()
-        if aliases.get(name, name) not in frozen or any(is_below(name, path) for path in new_head)
-    }
 
 
 def write_metrics(out: Path, history: Sequence[Mapping[str, Any]]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from api.services.base_models import BaseModel, find_base
 from api.services.capacity import check_capacity
 from api.services.data_files import DataFiles, find_data
+from api.services.task_fit import check_task
 from api.services.weights import Start, decide_weights
 from shared.db.scope import Scope
 from shared.domain.errors import Invalid
@@ -50,6 +51,7 @@ def resolve_job(scope: Scope, spec: JobSpec) -> Resolution:
     _check_storable(spec.model_dump(mode="json"))
     data = find_data(scope, spec)
     base = find_base(scope, spec.model, wait_for_model=spec.wait_for_model)
+    check_task(spec, base)
     if spec.preprocessing.image_size is not None:
         base = base.sized(spec.preprocessing.size((0, 0)))
     start = decide_weights(scope, base, spec.weights, size_is_given=spec.preprocessing.image_size is not None)
@@ -80,12 +82,14 @@ def _with_known_head(base: BaseModel, spec: JobSpec) -> BaseModel:
     if base.tree.head or spec.head is None or spec.head.module is None:
         return base
     tree = base.tree.with_head([spec.head.module])
-    return BaseModel(_target(base.architecture, tree), tree, base.image_size, base.known)
+    return replace(base, architecture=_target(base.architecture, tree), tree=tree)
 
 
 def _decide_head(spec: JobSpec, base: BaseModel, class_names: list[str] | None) -> tuple[ModuleTree, bool]:
     """The tree that will be trained, and whether its head is new: unasked, one that fits stays."""
     asked, tree = spec.head, base.tree
+    if spec.task == "reconstruction":
+        return tree, False
     if asked is None and (class_names is None or _head_fits(base, spec.task, class_names)):
         return tree, False
     if asked is not None and asked.module is not None:

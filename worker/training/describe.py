@@ -11,16 +11,16 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from shared import catalog
 from shared.catalog.catalog import write
-from shared.domain.module_tree import ModuleTree
+from shared.domain.spec import TaskName
 from worker.registered import RegisteredModel, registered_models
 from worker.training.catalog_source import model_names, read_model
-from worker.training.models import registered_builder
+from worker.training.models import own_head, registered_builder
 from worker.training.network_tree import describe_module
 
 
@@ -39,12 +39,12 @@ def main() -> None:
 
 
 def describe_registered(model: RegisteredModel) -> dict[str, Any]:
-    """The model by name, version and hash, with its tree, head and picture size, or with what it raised."""
+    """The model by name, version and hash, with its tree, head, picture size and task, or what it raised."""
     try:
-        tree, image_size = _read_registered(model.name)
+        described = _read_registered(model.name)
     except Exception as error:  # whatever a registered model's own code raises is for the operator to see
         return {**asdict(model), "error": f"{type(error).__name__}: {error}"}
-    return {**asdict(model), "tree": tree.to_data(), "head": list(tree.head), "image_size": image_size}
+    return {**asdict(model), **described}
 
 
 def write_catalog(out: Path) -> None:
@@ -53,13 +53,23 @@ def write_catalog(out: Path) -> None:
         write(read_model(name), out)
 
 
-def _read_registered(name: str) -> tuple[ModuleTree, list[int] | None]:
+def _read_registered(name: str) -> dict[str, Any]:
     if name in catalog.names():
         raise ValueError(f"{name!r} is the name of a torchvision model; register it under another")
     builder = registered_builder(name)
+    task = _task_of(builder)
     size = getattr(builder, "image_size", None)
     example = torch.zeros(2, 3, *size) if size else None
-    return describe_module(builder(), getattr(builder, "head", None), example), list(size) if size else None
+    tree = describe_module(builder(), own_head(builder), example)
+    image_size = list(size) if size else None
+    return {"tree": tree.to_data(), "head": list(tree.head), "image_size": image_size, "task": task}
+
+
+def _task_of(builder: Any) -> str:
+    task = getattr(builder, "task", "classification")
+    if task not in get_args(TaskName):
+        raise ValueError(f"its task is {task!r}; the tasks are {', '.join(get_args(TaskName))}")
+    return str(task)
 
 
 if __name__ == "__main__":

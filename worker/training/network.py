@@ -19,7 +19,8 @@ def build_network(spec: TrainerSpec) -> nn.Module:
     size = (spec.preprocessing.height, spec.preprocessing.width)
     base, target = spec.base, spec.target
     seed_generators(spec.seed)
-    model = build(base.name, base.source, base.num_classes, base.head[0] if base.head else None, size)
+    num_classes, head = (base.num_classes, base.head[0]) if base.head else (None, None)
+    model = build(base.name, base.source, num_classes, head, size)
     if spec.weights is not None:
         load_weights(model, Path(spec.weights.path))
     if spec.replace_head:

@@ -42,6 +42,7 @@ class Settings(BaseSettings):
         200.0, description="unpacked over packed bytes, per archive and member"
     )
     max_body_bytes: int = Field(1 * MIB, description="largest JSON body")
+    max_extraction_bytes: int = Field(100 * 1024 * MIB, description="largest sum of one job's activations")
     max_attempts: int = Field(3, description="tries of a job whose worker is lost")
 
     # Leases; DESIGN's numbers. `time_scale` shortens all of them in proportion, for tests.

@@ -26,12 +26,11 @@ from shared.domain.events import (
     LOG_FILE,
     RESULT_FILE,
     SPEC_FILE,
-    CheckpointManifest,
     ErrorReport,
     NoteLine,
     OutcomeReport,
-    TrainerSpec,
 )
+from shared.domain.extraction import AnyRunSpec, ExtractorSpec
 from shared.domain.job import Outcome
 from shared.settings import Settings
 from worker.cache import Cache
@@ -46,10 +45,12 @@ from worker.passing_on import PassingOn
 from worker.patience import patiently
 from worker.persist import until_answered
 from worker.progress_tail import ProgressTail
+from worker.records import Records
+from worker.result_files import RESULT_FILES, check_as_listed, listed_activations
 from worker.run_files import read_plain
 from worker.run_folder import write_whole
 from worker.trainer import launched
-from worker.uploads import RESULT_FILES, UploadsBeside, upload_results
+from worker.uploads import UploadsBeside, upload_results
 
 _LOOK_AGAIN_S = 0.2
 _GANG_LOOK_S = 1.0
@@ -117,7 +118,7 @@ class Attempt:
             settings.work_dir / "cache", settings.cache_bytes, self._lease.check_stop, settings.trainer_uid
         )
 
-    def _fetch_inputs(self, cache: Cache) -> TrainerSpec:
+    def _fetch_inputs(self, cache: Cache) -> AnyRunSpec:
         settings = self._settings
         inputs = Inputs(
             work=self._load_work(),
@@ -150,19 +151,21 @@ class Attempt:
                 )
             )
 
-    def _train(self, spec: TrainerSpec) -> End:
+    def _train(self, spec: AnyRunSpec) -> End:
         plan = launch_plan(self._claim, self._settings, self._devices, os.environ)
         write_whole(self._folder / SPEC_FILE, spec.model_dump_json(indent=1))
         write_whole(self._folder / LAUNCH_FILE, plan.model_dump_json(indent=1))
         if not self._writes:
             return End(self._run_trainer(spec, look=lambda: None))
+        records = Records(self._engine, self._claim, self._lease, self._settings.node_name)
         with UploadsBeside(
             self._store,
             self._claim,
             self._folder,
-            self._add_checkpoint,
+            records.checkpoint,
             self._lease.check_held,
             self._lease.patience_left_s,
+            record_shard=records.shard,
         ) as uploads:
             tail = ProgressTail(self._folder)
             passing_on = PassingOn(
@@ -170,9 +173,9 @@ class Attempt:
             )
             report = self._run_trainer(spec, look=passing_on.look)
             passing_on.finish()
-            return self._bring_in(report, uploads)
+            return self._bring_in(report, spec, uploads)
 
-    def _run_trainer(self, spec: TrainerSpec, look: Callable[[], None]) -> OutcomeReport:
+    def _run_trainer(self, spec: AnyRunSpec, look: Callable[[], None]) -> OutcomeReport:
         """From the launch until no process is left. `look` is called a few times a second."""
         with launched(self._folder) as launcher:
             instead = self._watch(launcher, spec, look)
@@ -181,7 +184,7 @@ class Attempt:
         return instead if instead is not None and was_fenced else told
 
     def _watch(
-        self, launcher: subprocess.Popen[bytes], spec: TrainerSpec, look: Callable[[], None]
+        self, launcher: subprocess.Popen[bytes], spec: AnyRunSpec, look: Callable[[], None]
     ) -> OutcomeReport | None:
         """Until the launcher has ended: None. Or until it must: how the run ends then."""
         limit_s = spec.max_duration_s
@@ -198,12 +201,12 @@ class Attempt:
             if until is not None and time.monotonic() > until:
                 return _failed("time_limit", f"the job was not done after max_duration_s, {limit_s:g} s")
 
-    def _bring_in(self, report: OutcomeReport, uploads: UploadsBeside) -> End:
+    def _bring_in(self, report: OutcomeReport, spec: AnyRunSpec, uploads: UploadsBeside) -> End:
         """Everything that the run made, in the store."""
         try:
             uploads.finish()
             if report.outcome is Outcome.SUCCEEDED:
-                return End(report, self._result(), self._upload(*RESULT_FILES, LOG_FILE))
+                return self._bring_in_result(report, spec, uploads)
             logged = os.path.lexists(self._folder / LOG_FILE)
             return End(report, artifacts=self._upload(LOG_FILE) if logged else [])
         except StoreUnavailable as away:
@@ -212,6 +215,19 @@ class Attempt:
             # How the run ended is known, and counts for more than its log.
             structlog.get_logger(__name__).warning("log_not_stored", error=away.message)
             return End(report)
+
+    def _bring_in_result(self, report: OutcomeReport, spec: AnyRunSpec, uploads: UploadsBeside) -> End:
+        result = self._result()
+        earlier = {file.name for file in spec.finished} if isinstance(spec, ExtractorSpec) else set()
+        listed = [
+            file
+            for file in listed_activations(result, self._settings.max_extraction_bytes)
+            if file.name not in earlier
+        ]
+        rest = [file.name for file in listed if file.name not in uploads.shards]
+        stored = self._upload(*RESULT_FILES[spec.kind], *rest, LOG_FILE)
+        check_as_listed(listed, [*stored, *uploads.shards.values()])
+        return End(report, result, stored)
 
     def _result(self) -> dict[str, Any]:
         # JSON has no NaN, and Postgres takes none.
@@ -223,21 +239,6 @@ class Attempt:
         lease = self._lease
         return upload_results(
             self._store, self._claim, self._folder, names, lease.check_held, lease.patience_left_s
-        )
-
-    def _add_checkpoint(self, manifest: CheckpointManifest, prefix: str) -> None:
-        self._must_hold(
-            until_answered(
-                self._engine,
-                lambda session: leases.add_checkpoint(
-                    session,
-                    token=self._claim.token,
-                    manifest=manifest,
-                    storage_prefix=prefix,
-                    actor=self._settings.node_name,
-                ),
-                self._lease.check_held,
-            )
         )
 
     def _ask(self, step: Callable[[Session], T]) -> T:

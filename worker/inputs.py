@@ -13,11 +13,21 @@ from shared.domain.archive import Caps
 from shared.domain.data_set import ArchiveFormat
 from shared.domain.errors import Invalid
 from shared.domain.events import DataSource, ManifestEntry, TrainerSpec, WeightsFile
-from shared.domain.resolved import JobWeights, NoWeights, PublishedWeights, UploadedWeights, Weights
+from shared.domain.extraction import AnyRunSpec, ExtractorSpec, ResolvedExtraction
+from shared.domain.resolved import (
+    JobWeights,
+    NoWeights,
+    PublishedWeights,
+    ResolvedJob,
+    UploadedWeights,
+    Weights,
+)
 from worker.cache import Cache
 from worker.published import fetch_published
 from worker.resume import Note, fetch_checkpoint, fetch_file
 from worker.unpack import unpack
+
+Device = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -31,13 +41,20 @@ class Inputs:
     weights_dir: Path | None
     interrupted: Callable[[], None]
 
-    def fetch(self, run: Path, device: Literal["cpu", "cuda"], note: Note) -> TrainerSpec:
+    def fetch(self, run: Path, device: Device, note: Note) -> AnyRunSpec:
         """Fetch everything: a checkpoint below `run`, the rest into the cache. `note` tells of damaged ones.
 
         Raises the store's errors, Unavailable for weights that cannot be had, Invalid for a file that is not
         what the job needs.
         """
-        work, resolved = self.work, self.work.resolved
+        resolved = self.work.resolved
+        if isinstance(resolved, ResolvedExtraction):
+            return self._extractor(resolved, device)
+        return self._trainer(resolved, run, device, note)
+
+    def _trainer(self, resolved: ResolvedJob, run: Path, device: Device, note: Note) -> TrainerSpec:
+        work = self.work
+        assert work.freeze_plan is not None, "whoever trains has one"
         resume_from = fetch_checkpoint(self.store, work.checkpoints, run / "resume", note, self.interrupted)
         return TrainerSpec(
             job_id=work.job_id,
@@ -60,6 +77,28 @@ class Inputs:
             world_size=work.nodes * work.devices_per_node,
             seed=resolved.seed,
             resume_from=str(resume_from) if resume_from else None,
+            max_duration_s=resolved.max_duration_s,
+            capture=resolved.capture,
+        )
+
+    def _extractor(self, resolved: ResolvedExtraction, device: Device) -> ExtractorSpec:
+        work = self.work
+        return ExtractorSpec(
+            job_id=work.job_id,
+            attempt_id=work.attempt_id,
+            attempt=work.attempt_number,
+            network=resolved.target,
+            weights=self._weights(),
+            data=self._data(work.training),
+            task=resolved.task,
+            class_names=resolved.class_names,
+            wanted=resolved.wanted,
+            batch_size=resolved.batch_size,
+            preprocessing=resolved.preprocessing,
+            device=device,
+            world_size=work.nodes * work.devices_per_node,
+            seed=resolved.seed,
+            finished=list(work.shards),
             max_duration_s=resolved.max_duration_s,
         )
 

@@ -1,4 +1,4 @@
-"""From the trainer's progress to the database: lines in batches, checkpoints to their upload."""
+"""From the trainer's progress to the database: lines in batches, checkpoints and shards to their upload."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from shared.db.engine import transaction
 from shared.db.leases import Claim, write_progress
-from shared.domain.events import CheckpointLine, ProgressLine
+from shared.domain.events import CheckpointLine, ProgressLine, ShardLine
 from worker.interruption import LeaseLost
 from worker.lease import Lease
 from worker.persist import PASSING, until_answered
@@ -67,7 +67,7 @@ class PassingOn:
     def _take_up(self) -> None:
         self._uploads.check()
         for line in self._tail.new_lines():
-            if isinstance(line, CheckpointLine):
+            if isinstance(line, CheckpointLine | ShardLine):
                 self._uploads.add(line)
             else:
                 self._unwritten.append(line)

@@ -1,4 +1,4 @@
-"""What a run makes, brought to the store: checkpoints and log beside the training, results at its end."""
+"""What a run makes, brought to the store: checkpoints, shards and log while it runs, results at its end."""
 
 from __future__ import annotations
 
@@ -18,24 +18,26 @@ import structlog
 from shared.artifacts import ArtifactStore, StoredObject, StoreUnavailable
 from shared.artifacts.keys import artifact_key, checkpoint_prefix
 from shared.db.leases import Claim, StoredArtifact
-from shared.domain.events import LOG_FILE, MANIFEST_FILE, RESULT_FILE, CheckpointLine, CheckpointManifest
+from shared.domain.activations import is_shard
+from shared.domain.events import LOG_FILE, MANIFEST_FILE, CheckpointLine, CheckpointManifest, ShardLine
 from worker.interruption import Interrupted
 from worker.patience import PATIENCE_S, patiently
 from worker.run_files import NotAPlainFile, open_plain, read_plain
 
-RESULT_FILES = ("model.safetensors", "model.json", "trainable.safetensors", RESULT_FILE, "metrics.jsonl")
 _LOG_EVERY_S = 10.0
 _CHUNK_BYTES = 1024 * 1024
 _LOOK_AGAIN_S = 0.2
 _CHECKPOINT_FOLDER = re.compile(r"checkpoints/[A-Za-z0-9_-]+\Z")
 
 Record = Callable[[CheckpointManifest, str], None]
+RecordShard = Callable[[StoredArtifact], None]
 
 
 class UploadsBeside:
-    """A thread that uploads checkpoints in their order, and logs.txt when it grew.
+    """A thread that uploads checkpoints and shards in their order, and logs.txt when it grew.
 
-    `record` is called with each checkpoint that stands in the store. `give_up` is called before each try.
+    `record` is called with each checkpoint that stands in the store, `record_shard` with each shard; `shards`
+    are those of this run by name, to be read once it is finished. `give_up` is called before each try.
     What the store did not take within `patience_s`, or the `seconds_left`, is left out: it may take the next
     again.
     """
@@ -49,16 +51,19 @@ class UploadsBeside:
         give_up: Callable[[], None],
         seconds_left: Callable[[], float],
         *,
+        record_shard: RecordShard,
         patience_s: float = PATIENCE_S,
     ) -> None:
+        self.shards: dict[str, StoredArtifact] = {}
         self._store = store
         self._claim = claim
         self._run = run
         self._record = record
+        self._record_shard = record_shard
         self._give_up = give_up
         self._seconds_left = seconds_left
         self._patience_s = patience_s
-        self._waiting: queue.SimpleQueue[CheckpointLine] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[CheckpointLine | ShardLine] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._failure: Exception | None = None
         self._log_size = 0
@@ -75,8 +80,8 @@ class UploadsBeside:
         self._closing.set()
         self._thread.join()
 
-    def add(self, line: CheckpointLine) -> None:
-        """Upload this checkpoint when those before it are done."""
+    def add(self, line: CheckpointLine | ShardLine) -> None:
+        """Upload this checkpoint or shard when those before it are done."""
         self._waiting.put(line)
 
     def check(self) -> None:
@@ -111,6 +116,9 @@ class UploadsBeside:
             line = self._waiting.get(timeout=_LOOK_AGAIN_S)
         except queue.Empty:
             return
+        if isinstance(line, ShardLine):
+            self._upload_shard(_checked_shard(line.file))
+            return
         folder, prefix = _checked_folder(line.folder), self._prefix(line.step)
         try:
             manifest = self._upload_checkpoint(folder, prefix)
@@ -119,6 +127,12 @@ class UploadsBeside:
             structlog.get_logger(__name__).warning("checkpoint_gone", folder=line.folder)
             return
         self._record(manifest, prefix)
+
+    def _upload_shard(self, name: str) -> None:
+        key = artifact_key(*_place(self._claim), name)
+        done = self._put(key, name)
+        self.shards[name] = StoredArtifact(name=name, storage_key=key, bytes=done.size, sha256=done.sha256)
+        self._record_shard(self.shards[name])
 
     def _upload_checkpoint(self, folder: str, prefix: str) -> CheckpointManifest:
         manifest = CheckpointManifest.model_validate_json(read_plain(self._run, f"{folder}/{MANIFEST_FILE}"))
@@ -137,9 +151,9 @@ class UploadsBeside:
             self._put(artifact_key(*_place(self._claim), LOG_FILE), LOG_FILE)
             self._log_size = size
 
-    def _put(self, key: str, name: str) -> None:
+    def _put(self, key: str, name: str) -> StoredObject:
         step = partial(_put, self._store, key, self._run, name)
-        patiently(step, self._give_up, self._patience_s, self._seconds_left)
+        return patiently(step, self._give_up, self._patience_s, self._seconds_left)
 
     def _prefix(self, step: int) -> str:
         return checkpoint_prefix(*_place(self._claim), step)
@@ -181,3 +195,9 @@ def _checked_folder(folder: str) -> str:
     if not _CHECKPOINT_FOLDER.match(folder):
         raise NotAPlainFile(f"{folder!r} is no checkpoint's folder; it must be checkpoints/<name>")
     return folder
+
+
+def _checked_shard(file: str) -> str:
+    if not is_shard(file):
+        raise NotAPlainFile(f"{file!r} is no shard of activations")
+    return file

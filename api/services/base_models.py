@@ -14,12 +14,14 @@ from shared.db.models import Job, RegisteredModel
 from shared.db.scope import Scope
 from shared.domain.errors import Conflict, Invalid, NotFound
 from shared.domain.job import FINAL_JOB_STATES, JobState
+from shared.domain.job_kind import JobKind
+from shared.domain.module_outputs import Outputs
 from shared.domain.module_tree import ModuleTree
 from shared.domain.near_names import nearest
 from shared.domain.resolved import Architecture, ResolvedJob
 from shared.domain.spec import TaskName
 
-JOB_ID_START = "ftjob-"
+JOB_ID_START = f"{JobKind.FINE_TUNING.id_start}-"
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class BaseModel:
 
     `image_size` is (height, width) in pixels, None where only the job can say it. `class_names` are what its
     head answers and `trained_for` is the head's task, None where that is not known. `waits_for` is the job
-    whose result is not there yet. `made_for` is the task whose form its answers have.
+    whose result is not there yet. `outputs` are those of its modules, as far as they are known.
     """
 
     architecture: Architecture
@@ -38,7 +40,7 @@ class BaseModel:
     class_names: list[str] | None = None
     job: Job | None = None
     trained_for: TaskName | None = None
-    made_for: TaskName = "classification"
+    outputs: Outputs | None = None
 
     @property
     def registered_key(self) -> tuple[str, str] | None:
@@ -78,6 +80,12 @@ def find_base(scope: Scope, model: str, *, wait_for_model: bool) -> BaseModel:
     """What `model` names. Raises Invalid with the nearest names, Conflict for a job without a result."""
     if model.startswith(JOB_ID_START):
         return _of_job(scope, model, wait_for_model=wait_for_model)
+    if model.startswith(f"{JobKind.FEATURE_EXTRACTION.id_start}-"):
+        raise Invalid(
+            f"{model} is a feature extraction, which makes no model; name the model that it ran",
+            param="model",
+            code="no_model",
+        )
     if wait_for_model:
         raise Invalid(
             "wait_for_model is for a model 'ftjob-...'; leave it out",
@@ -122,20 +130,20 @@ def own_image_size(row: RegisteredModel) -> tuple[int, int] | None:
 
 def _of_torchvision(known: CatalogModel) -> BaseModel:
     made = _architecture("torchvision", known.name, known.tree)
-    return BaseModel(made, known.tree, known.image_size, known)
+    return BaseModel(made, known.tree, known.image_size, known, outputs=catalog.outputs_of(known.name))
 
 
 def _of_registered(row: RegisteredModel) -> BaseModel:
     tree = described(row)
     made = _architecture("registered", row.name, tree, version=row.version, hash=row.hash)
-    return BaseModel(
-        made, tree, own_image_size(row), None, made_for=row.description.get("task", "classification")
-    )
+    recorded = row.description.get("outputs")
+    outputs = Outputs.from_data(recorded) if recorded else None
+    return BaseModel(made, tree, own_image_size(row), None, outputs=outputs)
 
 
 def _of_job(scope: Scope, job_id: str, *, wait_for_model: bool) -> BaseModel:
     try:
-        job = scope.get(Job, job_id)
+        job = scope.of_kind(JobKind.FINE_TUNING).get(Job, job_id)
     except NotFound as error:
         raise Invalid(
             f"{error.message}; 'model' names a torchvision model, a registered one, or a job of your team",
@@ -147,12 +155,9 @@ def _of_job(scope: Scope, job_id: str, *, wait_for_model: bool) -> BaseModel:
     made = done.target
     size = (done.preprocessing.height, done.preprocessing.width)
     origin = _origin(scope.session, made).sized(size)
-    tree = (
-        origin.tree.with_head(made.head[:1]).with_num_classes(made.num_classes) if made.head else origin.tree
-    )
-    return replace(
-        origin, architecture=made, tree=tree, class_names=done.class_names, job=job, trained_for=done.task
-    )
+    tree = origin.tree.with_head(made.head[:1]).with_num_classes(made.num_classes)
+    known, outputs = origin.known, origin.outputs
+    return BaseModel(made, tree, size, known, done.class_names, job, done.task, outputs)
 
 
 def _check_has_result(job: Job, wait_for_model: bool) -> None:

@@ -18,10 +18,7 @@ _NEEDED = {
 
 @dataclass(frozen=True)
 class DataFiles:
-    """`class_names` in the order of the class numbers; None where a plan has no training file.
-
-    Where labels are not looked at, there are no classes.
-    """
+    """`class_names` in the order of the class numbers; None where a plan has no training file."""
 
     training: File | None
     validation: File | None
@@ -32,7 +29,7 @@ class DataFiles:
         if self.training is None:
             return None
         details = self.training.details
-        is_shared_out_by_class = bool(self.class_names) and _task_of(self.training) == "classification"
+        is_shared_out_by_class = task_of(self.training) == "classification"
         counts = details["samples_per_class"].values() if is_shared_out_by_class else [details["n_samples"]]
         return n_left_for_training(list(counts), validation_fraction)
 
@@ -43,20 +40,17 @@ def find_data(scope: Scope, spec: JobSpec) -> DataFiles:
     validation = _data_file(scope, spec.validation_file, spec.task, "validation_file")
     if training is None:
         return DataFiles(None, validation, None)
-    if spec.validation_fraction is not None:
-        _check_share(training, spec.validation_fraction)
-    if spec.task == "reconstruction":
-        return DataFiles(training, validation, [])
     class_names: list[str] = training.details["class_names"]
     _check_several_classes(training, spec.task, class_names)
     if validation is not None:
         _check_same_classes(validation, class_names)
+    if spec.validation_fraction is not None:
+        _check_share(training, spec.validation_fraction)
     return DataFiles(training, validation, class_names)
 
 
-def _data_file(scope: Scope, file_id: str | None, task: TaskName, param: str) -> File | None:
-    if file_id is None:
-        return None
+def data_set(scope: Scope, file_id: str, param: str) -> File:
+    """The data set `file_id`, for whatever task, kept until the transaction ends. Raises Invalid."""
     try:
         file = scope.get(File, file_id, share=True)
     except NotFound as error:
@@ -67,19 +61,27 @@ def _data_file(scope: Scope, file_id: str | None, task: TaskName, param: str) ->
         ) from error
     if file.format == "weights":
         raise Invalid(f"{file_id} holds weights, and {param} needs a data set", param=param)
-    if task not in ("reconstruction", _task_of(file)):
+    return file
+
+
+def task_of(file: File) -> TaskName:
+    """What the file's labels are for; a file from before there were several tasks does not say."""
+    task: TaskName = file.details.get("task", "classification")
+    return task
+
+
+def _data_file(scope: Scope, file_id: str | None, task: TaskName, param: str) -> File | None:
+    if file_id is None:
+        return None
+    file = data_set(scope, file_id, param)
+    if task_of(file) != task:
         raise Invalid(
-            f"{file_id} is a data set for {_task_of(file)} and the job's task is {task}, "
+            f"{file_id} is a data set for {task_of(file)} and the job's task is {task}, "
             f"which needs {_NEEDED[task]}",
             param=param,
             code="wrong_data_set",
         )
     return file
-
-
-def _task_of(file: File) -> str:
-    """What the file's labels are for; a file from before there were several tasks does not say."""
-    return str(file.details.get("task", "classification"))
 
 
 def _check_several_classes(file: File, task: TaskName, class_names: list[str]) -> None:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
-from api.services.base_models import BaseModel, find_base
+from api.services.base_models import BaseModel
 from api.services.capacity import check_capacity
 from api.services.data_files import DataFiles, find_data
-from api.services.task_fit import check_task
-from api.services.weights import Start, decide_weights
+from api.services.preprocessing import NORMALISATION, resolve_preprocessing
+from api.services.storable_texts import check_storable
+from api.services.weights import Start, find_start
 from shared.db.scope import Scope
 from shared.domain.errors import Invalid
 from shared.domain.freeze import FreezePlan, resolve
 from shared.domain.module_tree import ModuleTree
 from shared.domain.resolved import (
     Architecture,
-    PublishedWeights,
     ResolvedJob,
     ResolvedPreprocessing,
     Weights,
@@ -29,11 +27,6 @@ from shared.domain.spec import (
     TaskName,
     resolve_hyperparameters,
 )
-
-_NORMALISATION = {
-    "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
-    "none": ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]),
-}
 
 
 @dataclass(frozen=True)
@@ -48,13 +41,9 @@ class Resolution:
 
 def resolve_job(scope: Scope, spec: JobSpec) -> Resolution:
     """Decide everything that the spec leaves open. Raises ThawErrors that name the field."""
-    _check_storable(spec.model_dump(mode="json"))
+    check_storable(spec.model_dump(mode="json"))
     data = find_data(scope, spec)
-    base = find_base(scope, spec.model, wait_for_model=spec.wait_for_model)
-    check_task(spec, base)
-    if spec.preprocessing.image_size is not None:
-        base = base.sized(spec.preprocessing.size((0, 0)))
-    start = decide_weights(scope, base, spec.weights, size_is_given=spec.preprocessing.image_size is not None)
+    start = find_start(scope, spec, spec.preprocessing)
     base = _with_known_head(start.base, spec)
     tree, replace_head = _decide_head(spec, base, data.class_names)
     hyperparameters = _hyperparameters(spec, data)
@@ -82,14 +71,12 @@ def _with_known_head(base: BaseModel, spec: JobSpec) -> BaseModel:
     if base.tree.head or spec.head is None or spec.head.module is None:
         return base
     tree = base.tree.with_head([spec.head.module])
-    return replace(base, architecture=_target(base.architecture, tree), tree=tree)
+    return BaseModel(_target(base.architecture, tree), tree, base.image_size, base.known)
 
 
 def _decide_head(spec: JobSpec, base: BaseModel, class_names: list[str] | None) -> tuple[ModuleTree, bool]:
     """The tree that will be trained, and whether its head is new: unasked, one that fits stays."""
     asked, tree = spec.head, base.tree
-    if spec.task == "reconstruction":
-        return tree, False
     if asked is None and (class_names is None or _head_fits(base, spec.task, class_names)):
         return tree, False
     if asked is not None and asked.module is not None:
@@ -130,62 +117,6 @@ def _hyperparameters(spec: JobSpec, data: DataFiles) -> ResolvedHyperparameters:
 
 
 def _preprocessing(asked: Preprocessing, base: BaseModel, weights: Weights) -> ResolvedPreprocessing:
-    if base.image_size is None:
-        raise Invalid(
-            f"the registered model {base.architecture.name!r} does not say its picture size; give one, "
-            "as a side or as [height, width]",
-            param="preprocessing.image_size",
-        )
-    height, width = base.image_size
-    _check_least_size(base, weights, height, width)
-    mean, std = _NORMALISATION[asked.normalize]
-    return ResolvedPreprocessing(
-        height=height,
-        width=width,
-        mean=mean,
-        std=std,
-        augment=asked.augment,
-        max_unreadable_fraction=asked.max_unreadable_fraction,
+    return resolve_preprocessing(
+        asked, base, weights, normalisation=NORMALISATION[asked.normalize], augment=asked.augment
     )
-
-
-def _check_least_size(base: BaseModel, weights: Weights, height: int, width: int) -> None:
-    least = _least_size(base, weights)
-    if height < least[0] or width < least[1]:
-        name, stated = base.architecture.name, f"{least[0]}x{least[1]}"
-        raise Invalid(
-            f"{name} needs pictures of at least {stated}, not {height}x{width}",
-            param="preprocessing.image_size",
-        )
-
-
-def _least_size(base: BaseModel, weights: Weights) -> tuple[int, int]:
-    """(height, width) that the published weights state, else what the network itself can take.
-
-    A minimum that equals the weights' own crop is about those weights, and says nothing of the network.
-    """
-    published = base.known.weights if base.known else ()
-    if isinstance(weights, PublishedWeights):
-        stated = [known.min_size for known in published if known.name == weights.name]
-    else:
-        stated = [known.min_size for known in published if max(known.min_size) < known.crop_size]
-    return min(stated, default=(1, 1))
-
-
-def _check_storable(asked: Any) -> None:
-    for param, text in _texts(asked, ""):
-        if "\0" in text:
-            raise Invalid("a text must not hold the character NUL", param=param)
-
-
-def _texts(value: Any, param: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, str):
-        yield param, value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            path = f"{param}.{key}" if param else key
-            yield path, key
-            yield from _texts(inner, path)
-    elif isinstance(value, list):
-        for place, inner in enumerate(value):
-            yield from _texts(inner, f"{param}[{place}]")

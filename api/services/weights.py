@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from api.services.base_models import BaseModel
+from api.services.base_models import BaseModel, find_base
 from shared.db.models import File
 from shared.db.scope import Scope
 from shared.domain.errors import Invalid, NotFound
 from shared.domain.module_tree import ModuleTree, join
 from shared.domain.resolved import JobWeights, NoWeights, PublishedWeights, UploadedWeights, Weights
+from shared.domain.spec import AnyJobSpec, AnyPreprocessing
 
 _DEFAULT = "DEFAULT"
 _NONE = "none"
@@ -24,6 +25,15 @@ class Start:
     base: BaseModel
     weights: Weights
     file: File | None = None
+
+
+def find_start(scope: Scope, spec: AnyJobSpec, preprocessing: AnyPreprocessing) -> Start:
+    """What `model` and `weights` name, built for the size of picture that was asked for."""
+    base = find_base(scope, spec.model, wait_for_model=spec.wait_for_model)
+    size_is_given = preprocessing.image_size is not None
+    if size_is_given:
+        base = base.sized(preprocessing.size((0, 0)))
+    return decide_weights(scope, base, spec.weights, size_is_given=size_is_given)
 
 
 def decide_weights(scope: Scope, base: BaseModel, asked: str | None, *, size_is_given: bool) -> Start:
@@ -88,7 +98,8 @@ def _uploaded(scope: Scope, base: BaseModel, file_id: str) -> Start:
 
 def _with_classes_of(base: BaseModel, shapes: dict[str, list[int]]) -> BaseModel:
     """The file's own number of classes, as the shape of its head tells it."""
-    shape = shapes.get(join(base.tree.head[0], "weight")) if base.tree.head else None
+    head = base.tree.head[0] if base.tree.head else ""
+    shape = shapes.get(join(head, "weight"))
     if not shape or shape[0] == base.tree.num_classes:
         return base
     return base.with_num_classes(shape[0])

@@ -2,5 +2,6 @@
 
 from shared.catalog.catalog import get, names, near
 from shared.catalog.model import CatalogModel, PublishedWeights
+from shared.catalog.outputs import outputs_of
 
-__all__ = ["CatalogModel", "PublishedWeights", "get", "names", "near"]
+__all__ = ["CatalogModel", "PublishedWeights", "get", "names", "near", "outputs_of"]

@@ -8,17 +8,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, select
-from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
+from shared.db.artifact_rows import StoredArtifact, store_artifacts
 from shared.db.fence import lock_attempt
 from shared.db.history import move
-from shared.db.models import Allocation, Artifact, Attempt, Job, Slot
+from shared.db.models import Allocation, Attempt, Job, Slot
 from shared.db.storable import storable
 from shared.db.suspicion import suspect
 from shared.domain.events import SUPERVISOR_FAILED, ErrorReport
@@ -33,16 +32,6 @@ from shared.domain.job import (
     StopReason,
     transition,
 )
-
-
-@dataclass(frozen=True)
-class StoredArtifact:
-    """A file of the result that stands in the store already."""
-
-    name: str
-    storage_key: str
-    bytes: int
-    sha256: str
 
 
 def finish(  # noqa: PLR0913 - each is one fact of what the node reports
@@ -78,7 +67,7 @@ def finish(  # noqa: PLR0913 - each is one fact of what the node reports
         # Before the slots: a node that registers locks in this order too.
         suspect(session, [mine.node_id], for_s=suspect_s)
     if mine.node_rank == 0:
-        _store(session, attempt, artifacts)
+        store_artifacts(session, attempt, artifacts)
         job.result = storable(result) if outcome is Outcome.SUCCEEDED else job.result
     end_allocation(session, mine, AllocationState.ENDED, outcome, error, clean=clean)
     settle(session, job, attempt, allocations, actor=actor)
@@ -209,19 +198,3 @@ def _fail(session: Session, job: Job, error: dict[str, Any], actor: str) -> None
 
 def _report(code: str, message: str) -> dict[str, Any]:
     return ErrorReport(code=code, message=message, time=time.time()).model_dump(mode="json")
-
-
-def _store(session: Session, attempt: Attempt, artifacts: Sequence[StoredArtifact]) -> None:
-    """A later attempt's file takes the place of an earlier one's of the same name."""
-    for artifact in artifacts:
-        values = {
-            "attempt_id": attempt.id,
-            "storage_key": artifact.storage_key,
-            "bytes": artifact.bytes,
-            "sha256": artifact.sha256,
-        }
-        session.execute(
-            upsert(Artifact)
-            .values(job_id=attempt.job_id, name=artifact.name, **values)
-            .on_conflict_do_update(index_elements=["job_id", "name"], set_=values)
-        )

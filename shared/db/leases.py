@@ -13,8 +13,9 @@ from sqlalchemy import CTE, case, func, literal, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
+from shared.db.artifact_rows import StoredArtifact, add_artifact
 from shared.db.clock import seconds_from_now
-from shared.db.endings import StoredArtifact, finish
+from shared.db.endings import finish
 from shared.db.history import lock_job, move
 from shared.db.models import Allocation, Attempt, Job, NodeRow
 from shared.db.reports import add_checkpoint, write_progress
@@ -30,6 +31,7 @@ __all__ = [
     "Claim",
     "Renewal",
     "StoredArtifact",
+    "add_artifact",
     "add_checkpoint",
     "attempt_is_running",
     "claim",

@@ -206,7 +206,9 @@ class Job(Base):
     resolved: Mapped[dict[str, Any]] = mapped_column(
         doc="ResolvedJob or ResolvedExtraction: every default decided"
     )
-    freeze_plan: Mapped[dict[str, Any] | None] = mapped_column(doc="null where nothing is trained")
+    freeze_plan: Mapped[dict[str, Any] | None] = mapped_column(
+        JSONB(none_as_null=True), doc="null where nothing is trained"
+    )
     priority: Mapped[int] = mapped_column(server_default="0")
     devices_per_node: Mapped[int]
     nodes: Mapped[int]
@@ -218,7 +220,7 @@ class Job(Base):
     n_events: Mapped[int] = mapped_column(server_default="0", doc="the sequence number of the last event")
     wait_reason: Mapped[str | None] = mapped_column(doc="why the last scheduling pass did not place it")
     progress: Mapped[dict[str, Any] | None] = mapped_column(
-        doc="the last TrainLine and ValidationLine, and the phase"
+        doc="the last TrainLine, ValidationLine and ExtractionLine, and the phase"
     )
     result: Mapped[dict[str, Any] | None] = mapped_column(doc="result.json")
     error: Mapped[dict[str, Any] | None]
@@ -226,7 +228,9 @@ class Job(Base):
     queued_at: Mapped[datetime | None]
     dispatched_at: Mapped[datetime | None] = mapped_column(doc="of the first attempt")
     started_at: Mapped[datetime | None] = mapped_column(doc="when the first attempt ran")
-    trained_at: Mapped[datetime | None] = mapped_column(doc="when the first training step was seen")
+    trained_at: Mapped[datetime | None] = mapped_column(
+        doc="when its first training step, or its first samples, were seen"
+    )
     finished_at: Mapped[datetime | None]
 
 

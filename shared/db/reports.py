@@ -17,6 +17,7 @@ from shared.db.models import Attempt, Checkpoint, Job, Metric
 from shared.db.storable import storable
 from shared.domain.events import (
     CheckpointManifest,
+    ExtractionLine,
     NoteLine,
     PhaseLine,
     ProgressLine,
@@ -30,7 +31,8 @@ from shared.ids import new_id
 def write_progress(session: Session, *, token: UUID, lines: Sequence[ProgressLine], actor: str) -> bool:
     """Store lines of progress: metrics, the job's latest figures, events. False: token lost, nothing written.
 
-    `actor` is the node's name. Lines about checkpoints say nothing here: `add_checkpoint` stores those.
+    `actor` is the node's name. Lines about checkpoints and shards say nothing here: what they tell of
+    is stored by `add_checkpoint` and `add_artifact`.
     """
     found = lock_writer(session, token)
     if found is None:
@@ -42,7 +44,7 @@ def write_progress(session: Session, *, token: UUID, lines: Sequence[ProgressLin
     for line in lines:
         _tell(session, job, line, actor)
     job.progress = {**(job.progress or {}), **_latest(lines)}
-    first = next((line for line in lines if isinstance(line, TrainLine)), None)
+    first = next((line for line in lines if isinstance(line, TrainLine | ExtractionLine)), None)
     if first is not None and job.trained_at is None:
         # The node's clock is not the database's: never before the start, never in the future.
         seen = func.greatest(job.started_at, func.to_timestamp(first.time))
@@ -121,17 +123,17 @@ def _in_words(line: ValidationLine) -> str:
 
 
 def _latest(lines: Sequence[ProgressLine]) -> dict[str, Any]:
-    """The newest of each kind: `phase`, `train`, `validation`."""
+    """The newest of each kind: `phase`, `train`, `validation`, `extraction`."""
     latest: dict[str, Any] = {}
     for line in lines:
         if isinstance(line, PhaseLine):
             latest["phase"] = line.phase
-        elif isinstance(line, TrainLine | ValidationLine):
+        elif isinstance(line, TrainLine | ValidationLine | ExtractionLine):
             latest[line.type] = _figures(line)
     return latest
 
 
-def _figures(line: TrainLine | ValidationLine) -> dict[str, Any]:
+def _figures(line: TrainLine | ValidationLine | ExtractionLine) -> dict[str, Any]:
     return {name: value for name, value in _plain(line).items() if name != "type"}
 
 

@@ -9,11 +9,15 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from shared.db.artifact_rows import stored_artifacts
 from shared.db.models import Artifact, Attempt, Checkpoint, File, Job
+from shared.domain.activations import StoredFile, is_shard
 from shared.domain.errors import NotFound
 from shared.domain.events import CheckpointManifest
+from shared.domain.extraction import ResolvedExtraction
 from shared.domain.freeze import FreezePlan
 from shared.domain.job import LIVE_ATTEMPT_STATES
+from shared.domain.job_kind import JobKind
 from shared.domain.resolved import JobWeights, ResolvedJob
 
 MODEL_ARTIFACT = "model.safetensors"
@@ -55,7 +59,11 @@ class ResumePoint:
 
 @dataclass(frozen=True)
 class Work:
-    """One attempt's work. `checkpoints`: the newest first, the others for when it cannot be read."""
+    """One attempt's work. `training` is the data set, of an extraction too, which has no freeze plan.
+
+    `checkpoints`: the newest first, the others for when it cannot be read. `shards` are those of an
+    extraction that earlier tries have stored.
+    """
 
     job_id: str
     team_id: str
@@ -64,13 +72,14 @@ class Work:
     nodes: int
     devices_per_node: int
     accelerator: str
-    resolved: ResolvedJob
-    freeze_plan: FreezePlan
+    resolved: ResolvedJob | ResolvedExtraction
+    freeze_plan: FreezePlan | None
     training: InputFile
     validation: InputFile | None
     weights: InputFile | None
     base_model: BaseModel | None
     checkpoints: tuple[ResumePoint, ...]
+    shards: tuple[StoredFile, ...] = ()
 
     @property
     def resume_from(self) -> ResumePoint | None:
@@ -88,7 +97,8 @@ def load_work(session: Session, token: UUID) -> Work:
     if row is None:
         raise NotFound("the attempt of this token is over", code="token_lost")
     job, attempt = row
-    resolved = ResolvedJob.model_validate(job.resolved)
+    is_extraction = job.kind is JobKind.FEATURE_EXTRACTION
+    resolved = (ResolvedExtraction if is_extraction else ResolvedJob).model_validate(job.resolved)
     return Work(
         job_id=job.id,
         team_id=job.team_id,
@@ -98,12 +108,13 @@ def load_work(session: Session, token: UUID) -> Work:
         devices_per_node=job.devices_per_node,
         accelerator=job.accelerator,
         resolved=resolved,
-        freeze_plan=FreezePlan.model_validate(job.freeze_plan),
+        freeze_plan=FreezePlan.model_validate(job.freeze_plan) if job.freeze_plan is not None else None,
         training=_file(session, job.training_file_id),
         validation=_file(session, job.validation_file_id) if job.validation_file_id else None,
         weights=_file(session, job.weights_file_id) if job.weights_file_id else None,
         base_model=_base_model(session, resolved),
         checkpoints=_checkpoints(session, job.id),
+        shards=_shards(session, job.id) if is_extraction else (),
     )
 
 
@@ -122,7 +133,7 @@ def _file(session: Session, file_id: str) -> InputFile:
     )
 
 
-def _base_model(session: Session, resolved: ResolvedJob) -> BaseModel | None:
+def _base_model(session: Session, resolved: ResolvedJob | ResolvedExtraction) -> BaseModel | None:
     if not isinstance(resolved.weights, JobWeights):
         return None
     job_id = resolved.weights.job_id
@@ -130,6 +141,11 @@ def _base_model(session: Session, resolved: ResolvedJob) -> BaseModel | None:
     if artifact is None:
         raise NotFound(f"the job {job_id} that this one goes on from has no {MODEL_ARTIFACT}")
     return BaseModel(job_id, artifact.storage_key, artifact.sha256, artifact.bytes)
+
+
+def _shards(session: Session, job_id: str) -> tuple[StoredFile, ...]:
+    stored = (found for found in stored_artifacts(session, job_id) if is_shard(found.name))
+    return tuple(StoredFile(name=one.name, bytes=one.bytes, sha256=one.sha256) for one in stored)
 
 
 def _checkpoints(session: Session, job_id: str) -> tuple[ResumePoint, ...]:

@@ -12,6 +12,7 @@ many ranks there were.
 from __future__ import annotations
 
 import re
+from math import prod
 from typing import Literal
 
 from pydantic import Field
@@ -77,6 +78,10 @@ class ModuleActivations(Shape):
         description="dimensions of output_shape, counted from 0, that only their mean is left of"
     )
 
+    @property
+    def bytes_per_sample(self) -> int:
+        return prod(self.shape) * {"float32": 4, "float16": 2}[self.dtype]
+
 
 class SavedActivations(Shape):
     """Of a run's result: what it saved, and in which files."""
@@ -103,7 +108,7 @@ class SampleLine(Shape):
 
     sample_index: int = Field(description="place in the data set, counted from 0")
     sample: str = Field(description="path of the picture, or the file and its row")
-    label: str | None = Field(description="name of its class, where it has one")
+    label: str | list[str] | None = Field(description="name of its class, or of each, where it has any")
     shard: str
     row: int
 

@@ -11,6 +11,7 @@ from shared.domain.events import DataSource, FrozenProof, TrainerSpec, WeightsFi
 from shared.domain.job_kind import JobKind
 from shared.domain.resolved import Architecture, ResolvedPreprocessing, Weights
 from shared.domain.shape import Shape
+from shared.domain.spec import TaskName
 
 
 class ResolvedExtraction(Shape):
@@ -18,8 +19,13 @@ class ResolvedExtraction(Shape):
 
     target: Architecture
     weights: Weights
+    task: TaskName = Field(description="what the data set's labels are for")
     class_names: list[str] = Field(description="of the data set, in the order of the class numbers")
     wanted: ActivationsWanted
+    shapes: dict[str, list[int] | None] = Field(
+        default_factory=dict, description="what is saved of a sample; None where only a forward can tell"
+    )
+    estimated_bytes: int | None = Field(None, description="of all samples, where every shape is known")
     batch_size: int = Field(description="global; the ranks divide it")
     preprocessing: ResolvedPreprocessing
     max_duration_s: int | None
@@ -36,6 +42,7 @@ class ExtractorSpec(Shape):
     network: Architecture = Field(description="what `weights` fit")
     weights: WeightsFile | None = Field(description="None: random, from `seed`")
     data: DataSource
+    task: TaskName = Field(description="what the labels of `data` are for")
     class_names: list[str] = Field(description="in the order of the class numbers")
     wanted: ActivationsWanted
     batch_size: int = Field(description="global; the ranks divide it")
@@ -69,9 +76,10 @@ def _kind(value: Any) -> str:
     return str(kind or JobKind.FINE_TUNING)
 
 
+AnyRunSpec = TrainerSpec | ExtractorSpec
 RunSpec = Annotated[
     Annotated[TrainerSpec, Tag(JobKind.FINE_TUNING.value)]
     | Annotated[ExtractorSpec, Tag(JobKind.FEATURE_EXTRACTION.value)],
     Discriminator(_kind),
 ]
-RUN_SPEC: TypeAdapter[TrainerSpec | ExtractorSpec] = TypeAdapter(RunSpec)
+RUN_SPEC: TypeAdapter[AnyRunSpec] = TypeAdapter(RunSpec)

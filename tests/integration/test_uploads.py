@@ -12,7 +12,7 @@ import pytest
 from waiting import eventually
 
 from shared.artifacts import open_store
-from shared.db.leases import Claim
+from shared.db.leases import Claim, StoredArtifact
 from shared.domain.events import CheckpointLine, CheckpointManifest, ManifestEntry
 from worker.run_files import NotAPlainFile
 from worker.uploads import UploadsBeside
@@ -42,6 +42,7 @@ class Beside:
         self.run.mkdir()
         self.store = open_store(self.folder.as_uri())
         self.recorded: list[int] = []
+        self.shards: list[StoredArtifact] = []
         self.tries = 0
         self.patience_s, self.seconds_left = 0.1, math.inf
 
@@ -53,6 +54,7 @@ class Beside:
             self._record,
             self._try,
             lambda: self.seconds_left,
+            record_shard=self.shards.append,
             patience_s=self.patience_s,
         )
 

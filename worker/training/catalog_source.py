@@ -9,6 +9,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from shared.catalog import CatalogModel, PublishedWeights
+from shared.domain.module_outputs import Outputs
+from worker.training.module_outputs import record_outputs, with_classes_at
 from worker.training.network_tree import describe_module
 from worker.training.torchvision_compat import import_torchvision
 
@@ -36,6 +38,13 @@ def read_model(name: str) -> CatalogModel:
         opened=OPENED,
     )
     return CatalogModel(name, (side, side), _fixed_size_option(name) is not None, weights, tree.to_data())
+
+
+def read_outputs(name: str) -> Outputs:
+    """What the modules put out for pictures of the size that the default weights expect."""
+    side = import_torchvision().models.get_model_weights(name).DEFAULT.transforms().crop_size[0]
+    networks = (_on_meta(name, num_classes=n, side=side) for n in (1000, 7))
+    return with_classes_at(*(record_outputs(network, (side, side), "meta") for network in networks))
 
 
 def _head(name: str, model: nn.Module, side: int) -> list[str]:

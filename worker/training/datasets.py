@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shared.domain.events import DataSource, TrainerSpec
+from shared.domain.resolved import ResolvedPreprocessing
+from shared.domain.spec import TaskName
 from worker.training.data import open_samples
 from worker.training.errors import TrainingFailed
 from worker.training.labels import Indices, Labels
@@ -41,7 +43,10 @@ class Data:
 def open_data(spec: TrainerSpec, ranks: Ranks, progress: Progress) -> Data:
     """Opens and looks through all data of the run. Raises TrainingFailed for data that will not do."""
     augmentation = Augmentation(spec.preprocessing.augment, spec.seed)
-    pictures, skipped = _open(spec, spec.train, ranks, progress, may_cache=augmentation.keeps_size)
+    names, preprocessing = spec.class_names, spec.preprocessing
+    pictures, skipped = open_readable(
+        spec.train, spec.task, names, preprocessing, ranks, progress, may_cache=augmentation.keeps_size
+    )
     batches = Batches(pictures, augmentation, ranks)
     indices, validation = pictures.readable, None
     if spec.validation_fraction is not None:
@@ -50,7 +55,9 @@ def open_data(spec: TrainerSpec, ranks: Ranks, progress: Progress) -> Data:
         )
         validation = ValidationData(Batches(pictures, augmentation, ranks), held_out)
     elif spec.validation is not None:
-        others, more = _open(spec, spec.validation, ranks, progress, may_cache=True)
+        others, more = open_readable(
+            spec.validation, spec.task, names, preprocessing, ranks, progress, may_cache=True
+        )
         skipped += more
         validation = ValidationData(Batches(others, augmentation, ranks), others.readable)
     _check_classes(pictures.samples.labels, indices, spec.class_names, progress)
@@ -58,12 +65,20 @@ def open_data(spec: TrainerSpec, ranks: Ranks, progress: Progress) -> Data:
     return Data(order, batches, validation, [s.name for s in skipped], pictures.cache is not None)
 
 
-def _open(
-    spec: TrainerSpec, source: DataSource, ranks: Ranks, progress: Progress, *, may_cache: bool
+def open_readable(
+    source: DataSource,
+    task: TaskName,
+    class_names: Sequence[str],
+    preprocessing: ResolvedPreprocessing,
+    ranks: Ranks,
+    progress: Progress,
+    *,
+    may_cache: bool,
 ) -> tuple[Pictures, list[Skipped]]:
-    size = (spec.preprocessing.height, spec.preprocessing.width)
-    samples = open_samples(source, spec.task, spec.class_names)
-    allowed = spec.preprocessing.max_unreadable_fraction
+    """A data set looked through, and what of it cannot be read, which is noted. Some of it can be."""
+    size = (preprocessing.height, preprocessing.width)
+    samples = open_samples(source, task, class_names)
+    allowed = preprocessing.max_unreadable_fraction
     pictures, skipped = open_pictures(samples, size, allowed, ranks, may_cache=may_cache)
     if skipped:
         _note_skipped(skipped, len(samples), progress)

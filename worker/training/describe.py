@@ -2,6 +2,7 @@
 
 python -m worker.training.describe registered        the models registered here, as JSON
 python -m worker.training.describe catalog OUT       torchvision's classifiers, a file each, into OUT
+python -m worker.training.describe outputs OUT       what their modules put out, a file each, into OUT
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
 from shared import catalog
 from shared.catalog.catalog import write
-from shared.domain.spec import TaskName
+from shared.catalog.outputs import write_outputs
+from shared.domain.module_tree import REPLACEABLE_HEADS, ModuleTree
 from worker.registered import RegisteredModel, registered_models
-from worker.training.catalog_source import model_names, read_model
-from worker.training.models import own_head, registered_builder
+from worker.training.catalog_source import model_names, read_model, read_outputs
+from worker.training.models import registered_builder, replace_head
+from worker.training.module_outputs import record_outputs, with_classes_at
 from worker.training.network_tree import describe_module
 
 
@@ -31,20 +34,25 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("registered")
     commands.add_parser("catalog").add_argument("out", type=Path)
+    commands.add_parser("outputs").add_argument("out", type=Path)
     arguments = parser.parse_args()
     if arguments.command == "registered":
         json.dump({"models": [describe_registered(model) for model in registered_models()]}, sys.stdout)
+    elif arguments.command == "outputs":
+        write_all_outputs(arguments.out)
     else:
         write_catalog(arguments.out)
 
 
 def describe_registered(model: RegisteredModel) -> dict[str, Any]:
-    """The model by name, version and hash, with its tree, head, picture size and task, or what it raised."""
+    """The model by name, version and hash, with its tree, head and picture size, or with what it raised."""
     try:
-        described = _read_registered(model.name)
+        tree, image_size = _read_registered(model.name)
+        outputs = _outputs_of(model.name, tree, image_size) if image_size else {}
     except Exception as error:  # whatever a registered model's own code raises is for the operator to see
         return {**asdict(model), "error": f"{type(error).__name__}: {error}"}
-    return {**asdict(model), **described}
+    told = {"tree": tree.to_data(), "head": list(tree.head), "image_size": image_size, **outputs}
+    return {**asdict(model), **told}
 
 
 def write_catalog(out: Path) -> None:
@@ -53,23 +61,29 @@ def write_catalog(out: Path) -> None:
         write(read_model(name), out)
 
 
-def _read_registered(name: str) -> dict[str, Any]:
+def write_all_outputs(out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    for name in model_names():
+        write_outputs(name, read_outputs(name), out)
+
+
+def _read_registered(name: str) -> tuple[ModuleTree, list[int] | None]:
     if name in catalog.names():
         raise ValueError(f"{name!r} is the name of a torchvision model; register it under another")
     builder = registered_builder(name)
-    task = _task_of(builder)
     size = getattr(builder, "image_size", None)
     example = torch.zeros(2, 3, *size) if size else None
-    tree = describe_module(builder(), own_head(builder), example)
-    image_size = list(size) if size else None
-    return {"tree": tree.to_data(), "head": list(tree.head), "image_size": image_size, "task": task}
+    return describe_module(builder(), getattr(builder, "head", None), example), list(size) if size else None
 
 
-def _task_of(builder: Any) -> str:
-    task = getattr(builder, "task", "classification")
-    if task not in get_args(TaskName):
-        raise ValueError(f"its task is {task!r}; the tasks are {', '.join(get_args(TaskName))}")
-    return str(task)
+def _outputs_of(name: str, tree: ModuleTree, image_size: list[int]) -> dict[str, Any]:
+    height, width = image_size
+    outputs = record_outputs(registered_builder(name)(), (height, width))
+    if tree.head and all(tree.by_path[path].class_name in REPLACEABLE_HEADS for path in tree.head):
+        other = registered_builder(name)()
+        replace_head(other, tree.head, (tree.num_classes or 0) + 1)
+        outputs = with_classes_at(outputs, record_outputs(other, (height, width)))
+    return {"outputs": outputs.to_data()}
 
 
 if __name__ == "__main__":

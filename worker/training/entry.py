@@ -1,4 +1,4 @@
-"""One rank from its start to its end: read the spec, join the ranks, train, and say why if that fails."""
+"""One rank from start to end: read the spec, join the ranks, train or extract, and say why if that fails."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from shared.domain.events import TrainerSpec
+from shared.domain.extraction import RUN_SPEC, AnyRunSpec, ExtractorSpec
 from worker.training.errors import report_error
+from worker.training.extraction import extract
 from worker.training.loop import train
 from worker.training.ranks import joined_ranks
 
@@ -19,17 +20,20 @@ def run_rank(spec_file: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     batch = "the batch size asked for"
     try:
-        spec = TrainerSpec.model_validate_json(spec_file.read_bytes())
+        spec = RUN_SPEC.validate_json(spec_file.read_bytes())
         batch = _batch_in_words(spec)
         with joined_ranks(spec.device, spec.world_size) as ranks:
-            train(spec, out, ranks)
+            if isinstance(spec, ExtractorSpec):
+                extract(spec, out, ranks)
+            else:
+                train(spec, out, ranks)
     except Exception as error:
         report_error(error, int(os.environ.get("RANK", "0")), batch, out)
         raise
 
 
-def _batch_in_words(spec: TrainerSpec) -> str:
-    size = spec.hyperparameters.batch_size
+def _batch_in_words(spec: AnyRunSpec) -> str:
+    size = spec.batch_size if isinstance(spec, ExtractorSpec) else spec.hyperparameters.batch_size
     picture = f"{spec.preprocessing.height}x{spec.preprocessing.width}"
     share = f"{size // spec.world_size} on each of {spec.world_size} ranks"
     return f"batch_size {size} ({share}) of {picture} pictures"

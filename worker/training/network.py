@@ -6,7 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
-from shared.domain.events import TrainerSpec
+from shared.domain.events import TrainerSpec, WeightsFile
+from shared.domain.resolved import Architecture
 from worker.training.generators import seed_generators
 from worker.training.models import build, load_weights, replace_head
 
@@ -17,13 +18,20 @@ def build_network(spec: TrainerSpec) -> nn.Module:
     The new head has a seed of its own, so that it does not depend on what the backbone drew.
     """
     size = (spec.preprocessing.height, spec.preprocessing.width)
-    base, target = spec.base, spec.target
-    seed_generators(spec.seed)
-    num_classes, head = (base.num_classes, base.head[0]) if base.head else (None, None)
-    model = build(base.name, base.source, num_classes, head, size)
-    if spec.weights is not None:
-        load_weights(model, Path(spec.weights.path))
+    model = build_base(spec.base, spec.weights, size, spec.seed)
     if spec.replace_head:
         seed_generators(spec.seed + 1)
-        replace_head(model, target.head, target.num_classes)
+        replace_head(model, spec.target.head, spec.target.num_classes)
+    return model
+
+
+def build_base(
+    network: Architecture, weights: WeightsFile | None, size: tuple[int, int], seed: int
+) -> nn.Module:
+    """The network with its weights, or random ones from `seed`. `size` is (height, width) of its pictures."""
+    seed_generators(seed)
+    head = network.head[0] if network.head else None
+    model = build(network.name, network.source, network.num_classes if head else None, head, size)
+    if weights is not None:
+        load_weights(model, Path(weights.path))
     return model

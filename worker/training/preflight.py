@@ -19,7 +19,7 @@ CODE = "bad_model_output"
 def check_output(model: nn.Module, inputs: Tensor, task: Task, precision: Precision) -> None:
     """Raises TrainingFailed, naming both shapes, where the answer has not the form that `task` needs."""
     with left_untouched(model, inputs.device), torch.no_grad(), precision.autocast():
-        answer = _answer(task, _forward(model, inputs))
+        answer = _answer(task, try_forward(model, inputs))
     expected = task.answer_shape(inputs)
     if tuple(answer.shape) != expected:
         raise TrainingFailed(
@@ -38,7 +38,8 @@ def _answer(task: Task, output: Any) -> Tensor:
         raise TrainingFailed(error.message, code=CODE) from error
 
 
-def _forward(model: nn.Module, inputs: Tensor) -> Any:
+def try_forward(model: nn.Module, inputs: Tensor) -> Any:
+    """What the model returns. Raises TrainingFailed, with the model's own words, where it raises."""
     try:
         return model(inputs)
     except Exception as error:

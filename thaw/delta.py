@@ -48,13 +48,16 @@ class Base:
     @property
     def words(self) -> str:
         """What to call it."""
-        weights = self.raw["weights"] or {}
-        return {
-            "none": f"the random weights of seed {self.raw['seed']}",
-            "published": f"the published weights {weights.get('name')} ({weights.get('file_name')})",
-            "file": f"the uploaded file {weights.get('file_id')}",
-            "job": f"the model of {weights.get('job_id')}",
-        }.get(self.kind, "a file that was on the trainer's machine")
+        match self.raw["weights"]:
+            case {"kind": "none"}:
+                return f"the random weights of seed {self.raw['seed']}"
+            case {"kind": "published", "name": name, "file_name": file_name}:
+                return f"the published weights {name} ({file_name})"
+            case {"kind": "file", "file_id": file_id}:
+                return f"the uploaded file {file_id}"
+            case {"kind": "job", "job_id": job_id}:
+                return f"the model of {job_id}"
+        return "a file on the trainer's machine"
 
 
 @dataclass(frozen=True)

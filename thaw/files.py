@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import quote
 
+from thaw.downloads import fetch
 from thaw.packing import Package, packed
 from thaw.paging import pages
-from thaw.shapes import File
+from thaw.shapes import Artifact, File
 from thaw.transport import Transport
 
 PATH = "/v1/files"
@@ -51,9 +53,25 @@ class Files:
         """Every file of the team, fetched a page at a time."""
         return (File.read(raw) for raw in pages(self._transport, PATH))
 
+    def get(self, file_id: str) -> File:
+        """One file of the team."""
+        return File.read(self._transport.get(_path(file_id)))
+
+    def download(
+        self, file: File, folder: Path, progress: Progress | None = None, *, called: str | None = None
+    ) -> Path:
+        """The file's bytes in `folder`, whole and checked, or not there at all."""
+        bytes_there = Artifact(file.name, file.bytes, file.sha256)
+        path = f"{_path(file.id)}/content"
+        return fetch(self._transport, path, bytes_there, folder, progress, called=called)
+
     def delete(self, file_id: str) -> None:
         """Remove a file. Raises ServerRefused when a job still needs it."""
-        self._transport.delete(f"{PATH}/{file_id}")
+        self._transport.delete(_path(file_id))
+
+
+def _path(file_id: str) -> str:
+    return f"{PATH}/{quote(file_id, safe='')}"
 
 
 class _Counted:

@@ -84,11 +84,17 @@ class Jobs:
         return (Artifact.read(raw) for raw in found)
 
     def download(
-        self, job_id: str, artifact: Artifact, folder: Path, progress: Progress | None = None
+        self,
+        job_id: str,
+        artifact: Artifact,
+        folder: Path,
+        progress: Progress | None = None,
+        *,
+        called: str | None = None,
     ) -> Path:
         """One file of the result in `folder`, whole and checked, or not there at all."""
         path = f"{_path(job_id)}/artifacts/{quote(artifact.name)}"
-        return fetch(self._transport, path, artifact, folder, progress)
+        return fetch(self._transport, path, artifact, folder, progress, called=called)
 
 
 def _path(job_id: str) -> str:

@@ -2,42 +2,54 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from thaw.cache import cache_folder
 from thaw.cli.output import line, say, size, transfer
+from thaw.cli.rebuilding import rebuild_model
 from thaw.cli.session import server
 from thaw.cli.watch import JobId
 from thaw.client import Thaw
 from thaw.errors import UsageError
 from thaw.shapes import Artifact
 
-MODEL_FILES = ("model.json", "model.safetensors")
+MODEL = "model.safetensors"
+MODEL_FILES = ("model.json", MODEL)
 
 
 def download(
     ctx: typer.Context,
     job_id: JobId,
     to: Annotated[Path | None, typer.Option(help="Folder to write to. [the job's id]")] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Do not fetch the model: rebuild it from its base, bit for bit.")
+    ] = False,
+    base: Annotated[
+        Path | None, typer.Option(help="With --full: the base's file. [kept here, else fetched]")
+    ] = None,
 ) -> None:
     """Download a job's result, each file checked by its sha256, and print where it lies."""
+    if base is not None and not full:
+        raise UsageError("--base is what --full rebuilds the model from; give both, or neither")
     folder = to or Path(job_id)
     with server(ctx) as thaw:
         found = list(thaw.jobs.artifacts(job_id))
         if not found:
             raise UsageError(f"{job_id} has no result: it is {thaw.jobs.get(job_id).phase}")
         for artifact in found:
-            fetch(thaw, job_id, artifact, folder)
+            if not (full and artifact.name == MODEL):
+                fetch(thaw, job_id, artifact, folder)
+        if full:
+            rebuild_model(thaw, job_id, found, folder, base)
     line(str(folder))
 
 
 def fetch_model(thaw: Thaw, job_id: str) -> Path:
     """The folder of the job's model, kept for the next time."""
-    folder = cache_folder() / job_id
+    folder = cache_folder("models") / job_id
     found = {artifact.name: artifact for artifact in thaw.jobs.artifacts(job_id)}
     if missing := [name for name in MODEL_FILES if name not in found]:
         raise UsageError(f"{job_id} has no {' and no '.join(missing)}: only a job that succeeded has a model")
@@ -51,9 +63,3 @@ def fetch(thaw: Thaw, job_id: str, artifact: Artifact, folder: Path) -> None:
     with transfer(artifact.name) as report:
         path = thaw.jobs.download(job_id, artifact, folder, report)
     say(f"{path} ({size(artifact.bytes)})")
-
-
-def cache_folder(env: Mapping[str, str] = os.environ) -> Path:
-    """Where models are kept between predictions."""
-    home = env.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "thaw" / "models"

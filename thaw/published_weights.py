@@ -52,8 +52,8 @@ def _check_address(url: str, weights: Mapping[str, Any]) -> None:
     parts = urlsplit(url)
     if parts.scheme != "https" or parts.netloc not in HOSTS:
         raise UsageError(
-            f"the weights {weights['name']} lie at {url}, and only https://{' or '.join(HOSTS)} is asked on a "
-            "server's word; fetch them yourself and name the file with --base"
+            f"the weights {weights['name']} lie at {url}, and only https://{' or '.join(HOSTS)} is asked on "
+            "a server's word; fetch them yourself and name the file with --base"
         )
 
 

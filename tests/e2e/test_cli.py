@@ -123,6 +123,46 @@ def test_the_model_is_downloaded_whole_and_names_classes_as_well_as_it_did_in_tr
     assert all(0.1 <= answer["probability"] <= 1 for answer in answers)
 
 
+@pytest.mark.slow
+def test_models_are_rebuilt_from_the_seed_from_a_jobs_model_and_from_an_uploaded_one(
+    stack: Stack, home: Path, job_id: str, job_file: Path
+) -> None:
+    whole = home / "whole"
+    assert thaw(stack, home, "download", job_id, "--to", whole).returncode == 0
+    base = whole / "model.safetensors"
+
+    jobs = [job_id]
+    for begin in ((f"model={job_id}", "weights=null"), (f"weights={base}",)):
+        changes = [word for change in (*begin, "freeze=backbone") for word in ("--set", change)]
+        submitted = thaw(stack, home, "submit", job_file, "--watch", *changes, limit_s=180)
+        assert submitted.returncode == 0, submitted.stderr
+        jobs.append(submitted.stdout.strip())
+    for job in jobs:
+        plain, full = home / "plain" / job, home / "full" / job
+        assert thaw(stack, home, "download", job, "--to", plain).returncode == 0
+        rebuilt = thaw(stack, home, "download", job, "--full", "--to", full)
+        assert rebuilt.returncode == 0, rebuilt.stderr
+        assert "model.safetensors" in rebuilt.stderr.splitlines()[-1]
+        assert "rebuilt bit for bit" in rebuilt.stderr.splitlines()[-1]
+        assert {path.name: path.read_bytes() for path in full.iterdir()} == {
+            path.name: path.read_bytes() for path in plain.iterdir()
+        }
+    # The uploaded file has the bytes of the job's model: they were fetched once.
+    assert [path.read_bytes() for path in (home / "cache" / "thaw" / "bases").iterdir()] == [
+        base.read_bytes()
+    ]
+    assert "here already" in rebuilt.stderr
+
+    card = json.loads((home / "full" / jobs[2] / "model.json").read_text())
+    (home / "cache" / "thaw" / "bases" / f"{card['base']['sha256']}.safetensors").unlink()
+    assert thaw(stack, home, "files", "rm", card["base"]["weights"]["file_id"]).returncode == 0
+    gone = thaw(stack, home, "download", jobs[2], "--full", "--to", home / "gone")
+    assert gone.returncode == 3
+    assert "is gone from the server. Name a copy with --base" in gone.stderr
+    own = thaw(stack, home, "download", jobs[2], "--full", "--base", base, "--to", home / "gone")
+    assert own.returncode == 0, own.stderr
+
+
 def test_the_same_data_is_sent_once(stack: Stack, home: Path, done: object, digits_folder: Path) -> None:
     put = thaw(stack, home, "files", "put", digits_folder)
     assert "is there already as" in put.stderr

@@ -23,13 +23,23 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from thaw.answers import Answer, Labels, Prediction, answer_of
+from thaw.answers import Answer, Labels, Picture, Prediction, answer_of
 from thaw.delta import CARD
 from thaw.errors import UsageError
 from thaw.packing import file_sha256
 from thaw.torchvision_compat import import_torchvision
 
-__all__ = ["Answer", "Labels", "Model", "Prediction", "build", "load_model", "predict", "read_image"]
+__all__ = [
+    "Answer",
+    "Labels",
+    "Model",
+    "Picture",
+    "Prediction",
+    "build",
+    "load_model",
+    "predict",
+    "read_image",
+]
 
 _BATCH = 32
 
@@ -69,7 +79,7 @@ def predict(model: Model, images: Sequence[Path]) -> list[Answer]:
         )
         with torch.inference_mode():
             output: Tensor = model.network(batch)
-        found += [answer_of(model.card, of_one) for of_one in output]
+        found += [answer_of(model.card, asked, of_one) for asked, of_one in zip(batch, output, strict=True)]
     return found
 
 

@@ -30,7 +30,8 @@ class BaseModel:
 
     `image_size` is (height, width) in pixels, None where only the job can say it. `class_names` are what its
     head answers and `trained_for` is the head's task, None where that is not known. `waits_for` is the job
-    whose result is not there yet. `outputs` are those of its modules, as far as they are known.
+    whose result is not there yet. `made_for` is the task whose form its answers have. `outputs` are those of
+    its modules, as far as they are known.
     """
 
     architecture: Architecture
@@ -40,6 +41,7 @@ class BaseModel:
     class_names: list[str] | None = None
     job: Job | None = None
     trained_for: TaskName | None = None
+    made_for: TaskName = "classification"
     outputs: Outputs | None = None
 
     @property
@@ -137,8 +139,14 @@ def _of_registered(row: RegisteredModel) -> BaseModel:
     tree = described(row)
     made = _architecture("registered", row.name, tree, version=row.version, hash=row.hash)
     recorded = row.description.get("outputs")
-    outputs = Outputs.from_data(recorded) if recorded else None
-    return BaseModel(made, tree, own_image_size(row), None, outputs=outputs)
+    return BaseModel(
+        made,
+        tree,
+        own_image_size(row),
+        None,
+        made_for=row.description.get("task", "classification"),
+        outputs=Outputs.from_data(recorded) if recorded else None,
+    )
 
 
 def _of_job(scope: Scope, job_id: str, *, wait_for_model: bool) -> BaseModel:
@@ -155,9 +163,12 @@ def _of_job(scope: Scope, job_id: str, *, wait_for_model: bool) -> BaseModel:
     made = done.target
     size = (done.preprocessing.height, done.preprocessing.width)
     origin = _origin(scope.session, made).sized(size)
-    tree = origin.tree.with_head(made.head[:1]).with_num_classes(made.num_classes)
-    known, outputs = origin.known, origin.outputs
-    return BaseModel(made, tree, size, known, done.class_names, job, done.task, outputs)
+    tree = (
+        origin.tree.with_head(made.head[:1]).with_num_classes(made.num_classes) if made.head else origin.tree
+    )
+    return replace(
+        origin, architecture=made, tree=tree, class_names=done.class_names, job=job, trained_for=done.task
+    )
 
 
 def _check_has_result(job: Job, wait_for_model: bool) -> None:

@@ -18,7 +18,10 @@ _NEEDED = {
 
 @dataclass(frozen=True)
 class DataFiles:
-    """`class_names` in the order of the class numbers; None where a plan has no training file."""
+    """`class_names` in the order of the class numbers; None where a plan has no training file.
+
+    Where labels are not looked at, there are no classes.
+    """
 
     training: File | None
     validation: File | None
@@ -29,7 +32,7 @@ class DataFiles:
         if self.training is None:
             return None
         details = self.training.details
-        is_shared_out_by_class = task_of(self.training) == "classification"
+        is_shared_out_by_class = bool(self.class_names) and task_of(self.training) == "classification"
         counts = details["samples_per_class"].values() if is_shared_out_by_class else [details["n_samples"]]
         return n_left_for_training(list(counts), validation_fraction)
 
@@ -40,12 +43,14 @@ def find_data(scope: Scope, spec: JobSpec) -> DataFiles:
     validation = _data_file(scope, spec.validation_file, spec.task, "validation_file")
     if training is None:
         return DataFiles(None, validation, None)
+    if spec.validation_fraction is not None:
+        _check_share(training, spec.validation_fraction)
+    if spec.task == "reconstruction":
+        return DataFiles(training, validation, [])
     class_names: list[str] = training.details["class_names"]
     _check_several_classes(training, spec.task, class_names)
     if validation is not None:
         _check_same_classes(validation, class_names)
-    if spec.validation_fraction is not None:
-        _check_share(training, spec.validation_fraction)
     return DataFiles(training, validation, class_names)
 
 
@@ -74,7 +79,7 @@ def _data_file(scope: Scope, file_id: str | None, task: TaskName, param: str) ->
     if file_id is None:
         return None
     file = data_set(scope, file_id, param)
-    if task_of(file) != task:
+    if task not in ("reconstruction", task_of(file)):
         raise Invalid(
             f"{file_id} is a data set for {task_of(file)} and the job's task is {task}, "
             f"which needs {_NEEDED[task]}",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from api.services.base_models import BaseModel
 from api.services.capacity import check_capacity
 from api.services.data_files import DataFiles, find_data
 from api.services.preprocessing import NORMALISATION, resolve_preprocessing
 from api.services.storable_texts import check_storable
+from api.services.task_fit import check_task
 from api.services.weights import Start, find_start
 from shared.db.scope import Scope
 from shared.domain.errors import Invalid
@@ -44,6 +45,7 @@ def resolve_job(scope: Scope, spec: JobSpec) -> Resolution:
     check_storable(spec.model_dump(mode="json"))
     data = find_data(scope, spec)
     start = find_start(scope, spec, spec.preprocessing)
+    check_task(spec, start.base)
     base = _with_known_head(start.base, spec)
     tree, replace_head = _decide_head(spec, base, data.class_names)
     hyperparameters = _hyperparameters(spec, data)
@@ -71,12 +73,14 @@ def _with_known_head(base: BaseModel, spec: JobSpec) -> BaseModel:
     if base.tree.head or spec.head is None or spec.head.module is None:
         return base
     tree = base.tree.with_head([spec.head.module])
-    return BaseModel(_target(base.architecture, tree), tree, base.image_size, base.known)
+    return replace(base, architecture=_target(base.architecture, tree), tree=tree)
 
 
 def _decide_head(spec: JobSpec, base: BaseModel, class_names: list[str] | None) -> tuple[ModuleTree, bool]:
     """The tree that will be trained, and whether its head is new: unasked, one that fits stays."""
     asked, tree = spec.head, base.tree
+    if spec.task == "reconstruction":
+        return tree, False
     if asked is None and (class_names is None or _head_fits(base, spec.task, class_names)):
         return tree, False
     if asked is not None and asked.module is not None:

@@ -98,8 +98,7 @@ def _uploaded(scope: Scope, base: BaseModel, file_id: str) -> Start:
 
 def _with_classes_of(base: BaseModel, shapes: dict[str, list[int]]) -> BaseModel:
     """The file's own number of classes, as the shape of its head tells it."""
-    head = base.tree.head[0] if base.tree.head else ""
-    shape = shapes.get(join(head, "weight"))
+    shape = shapes.get(join(base.tree.head[0], "weight")) if base.tree.head else None
     if not shape or shape[0] == base.tree.num_classes:
         return base
     return base.with_num_classes(shape[0])

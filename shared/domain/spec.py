@@ -146,8 +146,8 @@ class JobSpec(AnyJobSpec):
     @field_validator("task", mode="before")
     @classmethod
     def _known_task(cls, value: Any) -> Any:
-        if value in ("reconstruction", "segmentation"):
-            raise ValueError(f"task '{value}' is not supported yet; 'classification' and 'multilabel' are")
+        if value == "segmentation":
+            raise ValueError(f"task '{value}' is not supported yet")
         return value
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from api_house import ApiHouse, api_on, parquet_of, refused, two_layer_tree, zip_of
@@ -14,6 +15,12 @@ from shared.domain.resolved import ResolvedJob
 from shared.settings import Settings
 
 SUCCEEDED = (JobState.DISPATCHED, JobState.RUNNING, JobState.SUCCEEDED)
+AUTOENCODER = {
+    "tree": replace(two_layer_tree(), head=(), num_classes=None).to_data(),
+    "head": [],
+    "image_size": [16, 16],
+    "task": "reconstruction",
+}
 TREE = {"tree": two_layer_tree().to_data(), "head": ["fc"], "image_size": [14, 14]}
 
 
@@ -99,3 +106,39 @@ def test_a_head_that_learnt_another_task_is_made_anew(api: ApiHouse) -> None:
     assert other["class_names"] == ["bird", "cat", "dog"]
     assert other["head"]["replaced"] is True
     assert api.job(model=base, weights=None, training_file=three)["head"]["replaced"] is False
+
+
+def test_a_reconstruction_takes_any_pictures_and_has_neither_head_nor_classes(api: ApiHouse) -> None:
+    api.register_model("autoencoder", AUTOENCODER)
+    ask = {"model": "autoencoder", "weights": None, "task": "reconstruction", "freeze": ["conv1"]}
+    folders, pairs = api.data_set("cat", "dog"), scenes(api)
+    table = api.upload(parquet_of({"image": [b"1", b"2"], "label": [0, 0]}), "one-class.parquet").json()["id"]
+
+    job = api.job(**ask, training_file=folders, validation_file=pairs)
+    assert (job["class_names"], job["head"]["modules"]) == ([], [])
+    assert job["hyperparameters"]["batch_size"] == 6
+    assert resolved(api, job["id"]).target.head == []
+    assert api.job(**ask, training_file=table)["task"] == "reconstruction"
+    assert api.job(**ask, training_file=pairs, validation_fraction=0.5)["hyperparameters"]["batch_size"] == 2
+    api.move(job["id"], *SUCCEEDED)
+    again = api.job(**{**ask, "model": job["id"]}, training_file=pairs)
+    assert resolved(api, again["id"]).base.head == []
+
+    refused(api.submit(**ask, training_file=folders, head={"num_classes": 2}), 422, "head", "leave head out")
+    smooth = api.submit(**ask, training_file=folders, hyperparameters={"label_smoothing": 0.1})
+    refused(smooth, 422, "hyperparameters.label_smoothing", "no labels")
+    refused(
+        api.submit(**{**ask, "freeze": "backbone"}, training_file=folders),
+        422,
+        "freeze.rules[1].train[0]",
+        "no known head",
+    )
+
+
+def test_a_task_that_the_network_is_not_made_for_is_refused_with_its_own(api: ApiHouse) -> None:
+    api.register_model("autoencoder", AUTOENCODER)
+    file = api.data_set("cat", "dog")
+
+    forgotten = api.submit(model="autoencoder", weights=None, training_file=file)
+    refused(forgotten, 422, "task", "made for reconstruction", '"task": "reconstruction"')
+    refused(api.submit(task="reconstruction", training_file=file), 422, "task", "resnet18 is made for class")

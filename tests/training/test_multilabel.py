@@ -144,11 +144,13 @@ def test_label_smoothing_draws_yes_and_no_towards_one_half() -> None:
 def test_pictures_without_any_label_are_refused(
     make_pairs_spec: MakeSpec, run_here: RunHere, tmp_path: Path
 ) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
     for number in range(40):
-        Image.new("L", (16, 8)).save(tmp_path / f"{number}.png")
-    (tmp_path / "labels.csv").write_text("file,labels\n" + "".join(f"{n}.png,\n" for n in range(40)))
+        Image.new("L", (16, 8)).save(data / f"{number}.png")
+    (data / "labels.csv").write_text("file,labels\n" + "".join(f"{n}.png,\n" for n in range(40)))
 
-    ran = run_here(make_pairs_spec(train={"path": str(tmp_path), "format": "labelled_images"}))
+    ran = run_here(make_pairs_spec(train={"path": str(data), "format": "labelled_images"}))
 
     assert ran.error["code"] == "bad_data"
     assert "no training picture has a label" in ran.error["message"]

@@ -38,11 +38,12 @@ HYPERPARAMETERS: dict[str, Any] = {
     "precision": "auto",
     "early_stopping_patience": None,
 }
-REGISTERED = {"custom_network", "nested_network", *NETWORKS}
+REGISTERED = {"autoencoder", "custom_network", "nested_network", *NETWORKS}
 SIZES = {
     **{name: network.image_size for name, network in NETWORKS.items()},
     "mobilenet_v3_small": (32, 32),
     "resnet18": (32, 32),
+    "autoencoder": (16, 16),
     "custom_network": (14, 14),
     "nested_network": (24, 40),
 }
@@ -130,9 +131,13 @@ def new_spec(
     source: Any = "registered" if model in REGISTERED else "torchvision"
     built = build(model, source)
     head = list(head_paths(built, model, source))
-    base_classes = base_classes or built.get_submodule(head[0]).out_features
-    replace_head = replace_head or base_classes != num_classes
-    tree = describe_module(built, head).with_num_classes(num_classes)
+    if head:
+        base_classes = base_classes or built.get_submodule(head[0]).out_features
+        replace_head = replace_head or base_classes != num_classes
+        tree = describe_module(built, head).with_num_classes(num_classes)
+    else:
+        base_classes = num_classes = 0
+        tree = describe_module(built, head)
     spec = parse_freeze(freeze)
     height, width = size or SIZES[model]
     base = {"source": source, "name": model, "num_classes": base_classes, "head": head}

@@ -14,13 +14,12 @@ from shared.domain.labelled_images import LABELS_FILE, parse_labels
 from shared.domain.spec import TaskName
 from worker.training.errors import TrainingFailed
 from worker.training.images import decode
-from worker.training.labels import ClassNumbers, Labels, LabelSets
+from worker.training.labels import ClassNumbers, Labels, LabelSets, NoLabels
 from worker.training.stored import (
     FolderPictures,
     StoredPictures,
     class_folders,
     files_below,
-    pictures_among,
     read_parquet,
 )
 
@@ -65,7 +64,20 @@ def _open(source: DataSource, task: TaskName, class_names: Sequence[str]) -> Sam
         case "multilabel", "parquet":
             pictures, labels = read_parquet(path, *_columns(source))
             return Samples(pictures, _label_sets(labels, class_names))
+        case "reconstruction", _:
+            return _pictures_alone(source)
     raise TrainingFailed(f"{source.format} is no data set for {task}", code="bad_data")
+
+
+def _pictures_alone(source: DataSource) -> Samples:
+    """The pictures of any data set, whatever is said of them."""
+    if source.format == "parquet":
+        pictures: StoredPictures = read_parquet(Path(source.path), _columns(source)[0], None)[0]
+    else:
+        paths = files_below(Path(source.path))
+        told = {LABELS_FILE} if source.format == "labelled_images" else set()
+        pictures = FolderPictures(Path(source.path), [path for path in paths if path not in told])
+    return Samples(pictures, NoLabels(len(pictures)))
 
 
 def _class_folders(root: Path, class_names: Sequence[str]) -> Samples:
@@ -77,7 +89,7 @@ def _class_folders(root: Path, class_names: Sequence[str]) -> Samples:
 
 
 def _labelled_images(root: Path, class_names: Sequence[str]) -> Samples:
-    paths = pictures_among(files_below(root))
+    paths = [path for path in files_below(root) if path != LABELS_FILE]
     labels = parse_labels((root / LABELS_FILE).read_text(encoding="utf-8-sig"), set(paths))
     return Samples(FolderPictures(root, paths), _label_sets([labels[path] for path in paths], class_names))
 

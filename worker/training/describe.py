@@ -12,7 +12,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -20,9 +20,10 @@ from shared import catalog
 from shared.catalog.catalog import write
 from shared.catalog.outputs import write_outputs
 from shared.domain.module_tree import REPLACEABLE_HEADS, ModuleTree
+from shared.domain.spec import TaskName
 from worker.registered import RegisteredModel, registered_models
 from worker.training.catalog_source import model_names, read_model, read_outputs
-from worker.training.models import registered_builder, replace_head
+from worker.training.models import own_head, registered_builder, replace_head
 from worker.training.module_outputs import record_outputs, with_classes_at
 from worker.training.network_tree import describe_module
 
@@ -45,14 +46,12 @@ def main() -> None:
 
 
 def describe_registered(model: RegisteredModel) -> dict[str, Any]:
-    """The model by name, version and hash, with its tree, head and picture size, or with what it raised."""
+    """The model by name, version and hash, with its tree, head, picture size and task, or what it raised."""
     try:
-        tree, image_size = _read_registered(model.name)
-        outputs = _outputs_of(model.name, tree, image_size) if image_size else {}
+        described = _read_registered(model.name)
     except Exception as error:  # whatever a registered model's own code raises is for the operator to see
         return {**asdict(model), "error": f"{type(error).__name__}: {error}"}
-    told = {"tree": tree.to_data(), "head": list(tree.head), "image_size": image_size, **outputs}
-    return {**asdict(model), **told}
+    return {**asdict(model), **described}
 
 
 def write_catalog(out: Path) -> None:
@@ -67,13 +66,25 @@ def write_all_outputs(out: Path) -> None:
         write_outputs(name, read_outputs(name), out)
 
 
-def _read_registered(name: str) -> tuple[ModuleTree, list[int] | None]:
+def _read_registered(name: str) -> dict[str, Any]:
     if name in catalog.names():
         raise ValueError(f"{name!r} is the name of a torchvision model; register it under another")
     builder = registered_builder(name)
+    task = _task_of(builder)
     size = getattr(builder, "image_size", None)
     example = torch.zeros(2, 3, *size) if size else None
-    return describe_module(builder(), getattr(builder, "head", None), example), list(size) if size else None
+    tree = describe_module(builder(), own_head(builder), example)
+    image_size = list(size) if size else None
+    outputs = _outputs_of(name, tree, image_size) if image_size else {}
+    told = {"tree": tree.to_data(), "head": list(tree.head), "image_size": image_size, "task": task}
+    return {**told, **outputs}
+
+
+def _task_of(builder: Any) -> str:
+    task = getattr(builder, "task", "classification")
+    if task not in get_args(TaskName):
+        raise ValueError(f"its task is {task!r}; the tasks are {', '.join(get_args(TaskName))}")
+    return str(task)
 
 
 def _outputs_of(name: str, tree: ModuleTree, image_size: list[int]) -> dict[str, Any]:

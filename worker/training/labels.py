@@ -60,6 +60,26 @@ class ClassNumbers:
 
 
 @dataclass(frozen=True)
+class NoLabels:
+    """Pictures of which nothing more is told. A batch is empty: [batch, 0]."""
+
+    n_samples: int
+
+    @property
+    def strata(self) -> NDArray[np.int64]:
+        return np.zeros(self.n_samples, dtype=np.int64)
+
+    def batch(self, indices: Sequence[int]) -> Tensor:
+        return torch.empty((len(indices), 0))
+
+    def counts(self, indices: Indices) -> None:
+        return None
+
+    def check(self, counts: NDArray[np.int64], class_names: Sequence[str]) -> None:
+        """Nothing to say: there are no counts."""
+
+
+@dataclass(frozen=True)
 class LabelSets:
     """Any number of classes a picture. A batch is uint8 [batch, classes]: 1 where it has the label."""
 

@@ -27,6 +27,7 @@ __all__ = [
     "describe_module",
     "head_paths",
     "load_weights",
+    "own_head",
     "present_name",
     "read_state",
     "registered_builder",
@@ -66,7 +67,7 @@ def head_paths(
     if source == "torchvision":
         tree = catalog.get(name).tree
     else:
-        tree = describe_module(model, getattr(registered_builder(name), "head", None))
+        tree = describe_module(model, own_head(registered_builder(name)))
     return (tree.with_head([head_module]) if head_module else tree).head
 
 
@@ -85,7 +86,8 @@ def replace_head(model: nn.Module, paths: Sequence[str], num_classes: int) -> No
 def registered_builder(name: str) -> Callable[[], nn.Module]:
     """The function that builds the registered model `name`.
 
-    Its optional attributes `head` (a module path) and `image_size` (height, width) say more of the model.
+    Its optional attributes `head` (a module path), `image_size` (height, width) and `task` say more of the
+    model.
     """
     offered = entry_points(group=ENTRY_POINTS)
     found = offered.select(name=name)
@@ -97,6 +99,13 @@ def registered_builder(name: str) -> Callable[[], nn.Module]:
         raise Invalid(f"the model {name!r} is registered {len(found)} times, by {offering}", param="model")
     builder: Callable[[], nn.Module] = next(iter(found)).load()
     return builder
+
+
+def own_head(builder: Callable[[], nn.Module]) -> str | Sequence[str] | None:
+    """What a registered model's `head` says; none where its task has no head, None where it is left out."""
+    has_none = getattr(builder, "task", None) == "reconstruction"
+    head: str | Sequence[str] | None = getattr(builder, "head", () if has_none else None)
+    return head
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

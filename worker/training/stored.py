@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-
-from shared.domain.data_set import is_picture
 
 
 class StoredPictures(Protocol):
@@ -87,11 +84,6 @@ def files_below(root: Path, folder: str = "") -> list[str]:
         relative = Path(directory).relative_to(root)
         found += [(relative / name).as_posix() for name in files if not _is_hidden(name)]
     return sorted(found)
-
-
-def pictures_among(paths: Iterable[str]) -> list[str]:
-    """Those whose names say that they are pictures."""
-    return [path for path in paths if is_picture(path)]
 
 
 def _is_hidden(name: str) -> bool:

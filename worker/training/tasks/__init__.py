@@ -4,6 +4,7 @@ from shared.domain.errors import Invalid
 from shared.domain.events import TrainerSpec
 from worker.training.tasks.classification import Classification
 from worker.training.tasks.multilabel import Multilabel
+from worker.training.tasks.reconstruction import Reconstruction
 from worker.training.tasks.task import Counts, Task
 
 __all__ = ["Counts", "Task", "task_of"]
@@ -17,4 +18,6 @@ def task_of(spec: TrainerSpec) -> Task:
             return Classification(spec.class_names, smoothing)
         case "multilabel":
             return Multilabel(spec.class_names, smoothing)
+        case "reconstruction":
+            return Reconstruction(spec.preprocessing.std)
     raise Invalid(f"task {spec.task!r} is not supported yet", param="task")

@@ -1,0 +1,42 @@
+"""Whether the task that a job asks for suits the network that it starts from, and what else it asks for."""
+
+from __future__ import annotations
+
+from api.services.base_models import BaseModel
+from shared.domain.errors import Invalid
+from shared.domain.spec import JobSpec, TaskName
+
+# Tasks whose networks answer in the same form: one row of class scores.
+_SAME_FORM: dict[TaskName, TaskName] = {"multilabel": "classification"}
+
+
+def check_task(spec: JobSpec, base: BaseModel) -> None:
+    """Raises Invalid for a network that answers otherwise, and for what the task would ignore."""
+    if _form(base.made_for) != _form(spec.task):
+        raise Invalid(
+            f"{base.architecture.name} is made for {base.made_for}, and the job's task is {spec.task}; "
+            f'give "task": "{base.made_for}", or a model that is made for {spec.task}',
+            param="task",
+            code="wrong_task",
+        )
+    if spec.task == "reconstruction":
+        _check_nothing_is_ignored(spec)
+
+
+def _form(task: TaskName) -> TaskName:
+    return _SAME_FORM.get(task, task)
+
+
+def _check_nothing_is_ignored(spec: JobSpec) -> None:
+    if spec.head is not None:
+        raise Invalid(
+            "reconstruction answers with a picture and has no head; leave head out",
+            param="head",
+            code="no_effect",
+        )
+    if spec.hyperparameters.label_smoothing:
+        raise Invalid(
+            "reconstruction looks at no labels; leave label_smoothing out",
+            param="hyperparameters.label_smoothing",
+            code="no_effect",
+        )

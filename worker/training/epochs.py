@@ -13,6 +13,7 @@ from shared.domain.events import Evaluation, PhaseAccount, ValidationLine
 from shared.domain.job import StopReason
 from worker.training.errors import TrainingFailed
 from worker.training.evaluation import evaluate
+from worker.training.mixing import check_samples_apart
 from worker.training.pace import Pace
 from worker.training.phases import Phases
 from worker.training.preflight import check_output
@@ -50,6 +51,7 @@ class Epochs:
         check_output(model, inputs, self._run.task, precision)
         model.eval()
         check_output(model, inputs, self._run.task, precision)
+        check_samples_apart(model, inputs, self._run.task)
         self._phases.stepper.back_to_training()
 
     def probe(self) -> None:

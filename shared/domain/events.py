@@ -276,6 +276,9 @@ class PhaseAccount(Shape):
     find_unused_parameters: FindUnused
     frozen_proof: FrozenProof
     ranks: RanksProof
+    recomputed: list[str] = Field(
+        default_factory=list, description="with gradient checkpointing: blocks that ran again in the backward"
+    )
 
 
 class Evaluation(Shape):

@@ -48,6 +48,12 @@ class Hyperparameters(Strict):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 or fp16 autocast where the device has it, fp32 on CPU"
     )
+    sync_batch_norm: bool = Field(
+        False, description="batch normalisation that trains uses the statistics of all ranks' samples"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="blocks run again in the backward instead of keeping what they computed"
+    )
     early_stopping_patience: int | None = Field(
         None, ge=1, le=10_000, description="epochs without a better validation loss before the job ends"
     )
@@ -189,6 +195,8 @@ class ResolvedHyperparameters(Strict):
     gradient_clip_norm: float | None
     label_smoothing: float
     precision: Literal["auto", "fp32", "bf16", "fp16"]
+    sync_batch_norm: bool = False
+    gradient_checkpointing: bool = False
     early_stopping_patience: int | None
     keep: Keep = "best"
 

@@ -67,8 +67,8 @@ class Drawing(Residual):
         return self.fc(features)
 
 
-class Sidelined(Residual):
-    """Has a second head that takes no part in the scores."""
+class Sidelined(Drawing):
+    """Has a second head, too, that takes no part in the scores."""
 
     def __init__(self) -> None:
         super().__init__()

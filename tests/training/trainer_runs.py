@@ -109,6 +109,7 @@ def wait_for(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
         time.sleep(0.02)
 
 
+SEVERAL_RUNS = Path(__file__).with_name("several_runs.py")
 MakeSpec = Callable[..., TrainerSpec]
 
 
@@ -205,6 +206,18 @@ def start_elastic(program: Sequence[str], out: Path, world_size: int) -> subproc
     command += [f"--master-port={free_port()}", *program, str(out)]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def run_several(specs: Mapping[str, TrainerSpec], out: Path) -> dict[str, Ran]:
+    """Trains each of `specs`, all for the same number of ranks, in one start."""
+    out.mkdir()
+    as_data = {name: spec.model_dump(mode="json") for name, spec in specs.items()}
+    (out / "specs.json").write_text(json.dumps(as_data))
+    world_size = next(iter(specs.values())).world_size
+    started = start_elastic([str(SEVERAL_RUNS), str(out / "specs.json")], out, world_size)
+    output, _ = started.communicate(timeout=200)
+    assert started.returncode == 0, output
+    return {name: read_run(out / name) for name in specs}
 
 
 def free_port() -> int:

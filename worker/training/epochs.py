@@ -18,6 +18,7 @@ from worker.training.pace import Pace
 from worker.training.phases import Phases
 from worker.training.preflight import check_output
 from worker.training.proofs import prove_ranks_equal
+from worker.training.recomputation import check_has_effect
 from worker.training.results import write_metrics
 from worker.training.resuming import CheckpointWriter, TakenUp, set_generators, take_up
 from worker.training.run import Run
@@ -59,6 +60,9 @@ class Epochs:
         if not self._is_over():
             self._phases.look_ahead(*self._a_batch())
             self._enter_phase()
+        # Later on, phases that needed it may be over.
+        if self._run.spec.hyperparameters.gradient_checkpointing and self.state.step == 0:
+            check_has_effect(self._run.recomputed)
 
     # -- training
 

@@ -100,7 +100,7 @@ def _save(run: Run, epochs: Epochs, phases: list[PhaseAccount]) -> None:
         evaluation=state.kept.evaluation if state.kept else None,
         seconds={phase: round(seconds, 3) for phase, seconds in run.progress.seconds.items()},
         versions=versions(),
-        decisions=decisions(run, state),
+        decisions=decisions(run, state, phases),
     )
     write_json(run.out / RESULT_FILE, result)
     write_json(run.out / OUTCOME_FILE, OutcomeReport(outcome=Outcome.SUCCEEDED))

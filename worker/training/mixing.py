@@ -14,7 +14,7 @@ TOLERANCE = 1e-4
 
 
 def check_samples_apart(model: nn.Module, inputs: Tensor, task: Task) -> None:
-    """Raises TrainingFailed where an answer of `model`, in eval mode, depends on other samples of its batch."""
+    """Raises TrainingFailed where what `model`, in eval mode, answers to a sample depends on the others."""
     inputs = inputs if len(inputs) > 1 else inputs.repeat(2, 1, 1, 1)
     is_even = torch.arange(len(inputs), device=inputs.device) % 2 == 0
     others = 1 - inputs.roll(1, dims=0)

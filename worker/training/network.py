@@ -6,10 +6,19 @@ from pathlib import Path
 
 from torch import nn
 
+from shared import catalog
 from shared.domain.events import TrainerSpec, WeightsFile
 from shared.domain.resolved import Architecture
 from worker.training.generators import seed_generators
-from worker.training.models import build, load_weights, replace_head
+from worker.training.models import build, describe_module, load_weights, replace_head
+
+
+def block_paths(model: nn.Module, spec: TrainerSpec) -> tuple[str, ...]:
+    """The network's blocks: for torchvision's, in forward order."""
+    target = spec.target
+    if target.source == "torchvision":
+        return catalog.get(target.name).tree.blocks
+    return describe_module(model, target.head).blocks
 
 
 def build_network(spec: TrainerSpec) -> nn.Module:

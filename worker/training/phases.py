@@ -27,12 +27,14 @@ class Phases:
         """Begins the phase of `epoch`, or takes up the one that `saved` was made in, which may be over."""
         self._run = run
         self.accounts: list[PhaseAccount] = []
+        self._recomputed: list[str] = []
         if saved is None:
             self._begin(run.phase_at(epoch))
             return
         self._begin(run.phase_at(saved["from_epoch"]))
         self._before.update({name: bytes.fromhex(value) for name, value in saved["frozen_before"].items()})
         self._find_unused = FindUnused.model_validate(saved["find_unused"])
+        self._recomputed.extend(saved["recomputed"])
         self.accounts = [PhaseAccount.model_validate(account) for account in saved["accounts"]]
         self.stepper.go_on_from(saved)
 
@@ -42,6 +44,7 @@ class Phases:
         return {
             "from_epoch": self.stepper.phase.from_epoch,
             "find_unused": self._find_unused.model_dump(),
+            "recomputed": self._recomputed,
             "frozen_before": {n: value.hex() for n, value in self._before.items() if n not in in_no_phase},
             "accounts": [account.model_dump() for account in self.accounts],
             **self.stepper.saved(),
@@ -62,8 +65,10 @@ class Phases:
 
     def wrap(self, inputs: Tensor, target: Tensor) -> None:
         """Probes what takes part in the loss, and joins the ranks' gradients accordingly."""
-        phase = self.stepper.phase
+        phase, blocks = self.stepper.phase, self._run.recomputed
+        before = {name: block.times for name, block in blocks.items()}
         self._find_unused = found = self._probe(phase, inputs, target)
+        self._recomputed = [name for name, block in blocks.items() if block.times > before[name]]
         message = f"{self._when(phase)}find_unused_parameters {str(found.value).lower()}: {found.reason}"
         data = {"from_epoch": phase.from_epoch, **found.model_dump()}
         self._run.progress.note("find_unused_parameters", message, data)
@@ -94,6 +99,7 @@ class Phases:
             find_unused_parameters=self._find_unused,
             frozen_proof=prove_frozen(run.model, self._frozen, self._before),
             ranks=prove_ranks_equal(run.model, run.ranks, step),
+            recomputed=self._recomputed,
         )
         self.accounts.append(account)
         return account
@@ -103,6 +109,7 @@ class Phases:
         loss = TaskLoss(run.task, run.precision)
         self.stepper = Stepper(run.model, phase, run.spec.hyperparameters, loss, run.ranks)
         self._find_unused = NOT_PROBED
+        self._recomputed = []
         self._frozen: FrozenPart = frozen_part(run.model, [phase])
         # What no phase moves was hashed before the first step: against that it is proved in every phase.
         fresh = digests(run.model, self._frozen.names - run.frozen_before.keys())

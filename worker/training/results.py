@@ -28,6 +28,7 @@ from worker.training.files import write_json, write_whole
 from worker.training.freezing import moving_buffers
 from worker.training.run import Run
 from worker.training.state import RunState
+from worker.training.synchronised import layers_that_train
 from worker.training.tasks import task_of
 
 PACKAGES = ("torch", "torchvision", "safetensors", "numpy", "pillow", "simplejpeg")
@@ -100,18 +101,42 @@ def find_unused_over(phases: Sequence[PhaseAccount]) -> FindUnused:
     return FindUnused(value=any(f.value for f in found), reason="; ".join(reasons), unused=list(unused))
 
 
-def decisions(run: Run, state: RunState) -> dict[str, str]:
+def decisions(run: Run, state: RunState, phases: Sequence[PhaseAccount]) -> dict[str, str]:
     """What was left to Thaw, and why it chose so."""
+    asked = run.spec.hyperparameters
     order, epoch = run.data.order, state.kept_epoch
     left_out = len(order.indices) - order.samples_per_epoch
     moves = bool(moving_buffers(run.model, run.phase_at(epoch)))
-    return {
+    made = {
         "precision": run.precision.reason,
         "model": f"epoch {epoch}, counted from 0: {_why_kept(state, run.spec.hyperparameters.keep)}",
         "pictures": "decoded once, kept in memory" if run.data.is_cached else "decoded anew for each epoch",
         "last_batch": f"{order.last_batch} samples; {left_out} are left out of each epoch, others every time",
         "buffers": "rank 0's lead at each step" if moves else "none moves, so the ranks exchange none",
     }
+    if asked.sync_batch_norm:
+        made["sync_batch_norm"] = _how_synchronised(run, phases)
+    if asked.gradient_checkpointing:
+        made["gradient_checkpointing"] = _how_recomputed(run, phases)
+    return made
+
+
+def _how_synchronised(run: Run, phases: Sequence[PhaseAccount]) -> str:
+    if run.ranks.is_alone:
+        return "one rank sees the whole batch, so there is nothing to synchronise"
+    layers = [len(layers_that_train(run.model, run.phase_at(phase.from_epoch).still)) for phase in phases]
+    by = "torch's SyncBatchNorm" if run.ranks.device.type == "cuda" else "sums over the ranks in plain torch"
+    return f"{_by_phase(layers)} BatchNorm layers, by {by}"
+
+
+def _how_recomputed(run: Run, phases: Sequence[PhaseAccount]) -> str:
+    n = _by_phase([len(phase.recomputed) for phase in phases])
+    return f"{n} of {len(run.recomputed)} blocks run again in the backward; no gradient passes the others"
+
+
+def _by_phase(numbers: Sequence[int]) -> str:
+    """One number, or the numbers of several phases in their order."""
+    return str(numbers[0]) if len(set(numbers)) == 1 else f"by phase {', '.join(map(str, numbers))}"
 
 
 def _why_kept(state: RunState, keep: Keep) -> str:

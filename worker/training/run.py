@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +13,14 @@ from shared.domain.freeze import PlanPhase
 from worker.training.datasets import Data, open_data
 from worker.training.freezing import FrozenPart, frozen_part
 from worker.training.loading import Batch
-from worker.training.network import build_network
+from worker.training.network import block_paths, build_network
 from worker.training.precision import Precision, choose_precision
 from worker.training.progress import Progress
 from worker.training.proofs import Digests, combined, digests, hash_of_plan
 from worker.training.ranks import Ranks
+from worker.training.recomputation import Recomputed, recompute
 from worker.training.state import Identity
+from worker.training.synchronised import check_has_effect
 from worker.training.tasks import Task, task_of
 from worker.training.transforms import Normalize
 
@@ -37,6 +40,7 @@ class Run:
     data: Data
     precision: Precision
     normalize: Normalize
+    recomputed: Mapping[str, Recomputed]
 
     @property
     def total_steps(self) -> int:
@@ -69,6 +73,9 @@ def load_run(spec: TrainerSpec, out: Path, ranks: Ranks, progress: Progress) -> 
     model = build_network(spec)
     frozen = frozen_part(model, spec.freeze_plan.phases)
     before = digests(model, frozen.names)
+    asked = spec.hyperparameters
+    if asked.sync_batch_norm:
+        check_has_effect(model, spec.freeze_plan.phases)
     return Run(
         spec=spec,
         task=task_of(spec),
@@ -81,4 +88,5 @@ def load_run(spec: TrainerSpec, out: Path, ranks: Ranks, progress: Progress) -> 
         data=open_data(spec, ranks, progress),
         precision=precision,
         normalize=Normalize(spec.preprocessing, ranks.device),
+        recomputed=recompute(model, block_paths(model, spec)) if asked.gradient_checkpointing else {},
     )

@@ -18,6 +18,7 @@ from worker.training.precision import Precision
 from worker.training.ranks import Ranks
 from worker.training.schedule import learning_rate
 from worker.training.snapshot import left_untouched
+from worker.training.synchronised import synchronise
 from worker.training.tasks import Task
 
 
@@ -71,17 +72,19 @@ class Stepper:
         self.model = model
         self.phase = phase
         self.loss = loss
+        self._settings = settings
+        self._ranks = ranks
         self.apply(phase)
         self.optimizer = make_optimizer(model, phase, settings)
         self.scaler = loss.precision.scaler()
-        self._settings = settings
-        self._ranks = ranks
         self._called = loss.called(model)
 
     def apply(self, phase: PlanPhase) -> None:
         """Puts the model into the state in which `phase` trains it."""
         freeze(self.model, phase)
         set_training_modes(self.model, phase)
+        if self._settings.sync_batch_norm and not self._ranks.is_alone:
+            synchronise(self.model, phase.still, self._ranks.device)
 
     def saved(self) -> dict[str, Any]:
         """What the steps so far have gathered, beside the model: plain values and tensors."""

@@ -12,6 +12,7 @@ from api.services.storable_texts import check_storable
 from api.services.task_fit import check_task
 from api.services.weights import Start, find_start
 from shared.db.scope import Scope
+from shared.domain.effects import check_effects
 from shared.domain.errors import Invalid
 from shared.domain.freeze import FreezePlan, resolve
 from shared.domain.module_tree import ModuleTree
@@ -50,6 +51,7 @@ def resolve_job(scope: Scope, spec: JobSpec) -> Resolution:
     tree, replace_head = _decide_head(spec, base, data.class_names)
     hyperparameters = _hyperparameters(spec, data)
     plan = resolve(spec.freeze, tree, head_replaced=replace_head, n_epochs=hyperparameters.n_epochs)
+    check_effects(hyperparameters, tree, plan)
     check_capacity(scope.session, spec.resources, base.registered_key)
     job = ResolvedJob(
         task=spec.task,

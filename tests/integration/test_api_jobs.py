@@ -203,6 +203,12 @@ BAD: dict[str, tuple[dict[str, Any], int, str, str]] = {
         "goes with 'train'",
     ),
     "decay without effect": ({"freeze": {"layer_decay": 1.0}}, 422, "freeze.layer_decay", "change nothing"),
+    "nothing to run again": (
+        {"hyperparameters": {"gradient_checkpointing": True}, "freeze": "backbone"},
+        422,
+        "hyperparameters.gradient_checkpointing",
+        "only the head trains",
+    ),
     "thaws too late": (
         {
             "hyperparameters": {"n_epochs": 3},

@@ -26,7 +26,7 @@ def layers_that_train(model: nn.Module, still: Collection[str]) -> list[str]:
     return [
         path
         for path, module in model.named_modules()
-        if path not in in_use and isinstance(module, (*PLAIN, SyncBatchNormOnCpu, nn.SyncBatchNorm))
+        if path not in in_use and type(module) in (*PLAIN, SyncBatchNormOnCpu, nn.SyncBatchNorm)
     ]
 
 

@@ -17,10 +17,23 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from thaw.errors import UsageError
 
 PRESENT_FROM = 0.5
+
+
+def _palette() -> list[int]:
+    """Pascal VOC's colours of classes: the bits of a class's number, dealt out to red, green and blue."""
+    return [
+        sum((number >> (3 * place + channel) & 1) << (7 - place) for place in range(8))
+        for number in range(256)
+        for channel in range(3)
+    ]
+
+
+PALETTE = _palette()
 
 
 @dataclass(frozen=True)
@@ -86,13 +99,46 @@ class Picture:
         _save(Image.fromarray(self.pixels), path)
 
 
-Answer = Prediction | Labels | Picture
+@dataclass(frozen=True)
+class Mask:
+    """The number of each pixel's most probable class, uint8 [height, width] of the asked picture's own size.
+
+    `shares` are the parts of the picture that each class takes; those that take none are left out.
+    """
+
+    classes: NDArray[np.uint8]
+    shares: Mapping[str, float]
+
+    suffix: ClassVar[str] = "-mask"
+
+    def as_data(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"shares": {name: round(share, 4) for name, share in self.shares.items()}}
+
+    def cells(self) -> dict[str, Any]:
+        """For a table: each column's name and what stands in it."""
+        return {"shares": ", ".join(f"{name} {share:.1%}" for name, share in self.shares.items())}
+
+    def save(self, path: Path) -> None:
+        """As a PNG with a palette, whose values are the classes' numbers; else as `Picture.save`."""
+        image = Image.fromarray(self.classes)
+        image.putpalette(PALETTE)
+        _save(image, path)
 
 
-def answer_of(card: Mapping[str, Any], asked: Tensor, output: Tensor) -> Answer:
+Answer = Prediction | Labels | Picture | Mask
+
+
+def main_output(output: Any) -> Tensor:
+    """The answers of a batch in what a network returned: torchvision's for segmentation give a dict."""
+    answers: Tensor = output["out"] if isinstance(output, Mapping) else output
+    return answers
+
+
+def answer_of(card: Mapping[str, Any], asked: Tensor, output: Tensor, size: tuple[int, int]) -> Answer:
     """What the `output` for the normalised picture `asked` means; neither has a batch axis.
 
-    Raises UsageError for an unknown task.
+    `size` is the picture's own (height, width). Raises UsageError for an unknown task.
     """
     names: Sequence[str] = card["class_names"]
     match _task_of(card):
@@ -102,6 +148,8 @@ def answer_of(card: Mapping[str, Any], asked: Tensor, output: Tensor) -> Answer:
             return _labels(names, output.sigmoid())
         case "reconstruction":
             return _picture(card["preprocessing"], asked, output)
+        case "segmentation":
+            return _mask(names, output, size)
     raise UsageError(f"a model for {_task_of(card)!r} is newer than this thaw; install the server's version")
 
 
@@ -127,6 +175,15 @@ def _picture(preprocessing: Mapping[str, Any], asked: Tensor, output: Tensor) ->
     error = ((output - asked) * std).square().mean().item()
     pixels = ((output * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
     return Picture(pixels.permute(1, 2, 0).numpy(), -10 * math.log10(error) if error else None)
+
+
+def _mask(names: Sequence[str], scores: Tensor, size: tuple[int, int]) -> Mask:
+    classes = scores.argmax(dim=0).to(torch.uint8)
+    counts = torch.bincount(classes.flatten().long(), minlength=len(names)).tolist()
+    shares = {name: count / classes.numel() for name, count in zip(names, counts, strict=True) if count}
+    largest_first = dict(sorted(shares.items(), key=lambda item: -item[1]))
+    in_own_size = interpolate(classes[None, None], size=size, mode="nearest-exact")[0, 0]
+    return Mask(in_own_size.numpy(), largest_first)
 
 
 def _save(image: Image.Image, path: Path) -> None:

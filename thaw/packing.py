@@ -17,7 +17,7 @@ _CHUNK = 1 << 20
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
 _MODE = 0o644 << 16
 # Beside one of these, pictures need no class folders.
-_TELLING = frozenset({"labels.csv"})
+_TELLING = frozenset({"classes.txt", "labels.csv"})
 _SUFFIXES = {".zip", ".parquet", ".safetensors"}
 
 

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from thaw.answers import Answer, Labels, Picture, Prediction, answer_of
+from thaw.answers import Answer, Labels, Mask, Picture, Prediction, answer_of, main_output
 from thaw.delta import CARD
 from thaw.errors import UsageError
 from thaw.packing import file_sha256
@@ -32,6 +32,7 @@ from thaw.torchvision_compat import import_torchvision
 __all__ = [
     "Answer",
     "Labels",
+    "Mask",
     "Model",
     "Picture",
     "Prediction",
@@ -74,17 +75,22 @@ def predict(model: Model, images: Sequence[Path]) -> list[Answer]:
     """
     found: list[Answer] = []
     for start in range(0, len(images), _BATCH):
-        batch = torch.stack(
-            [read_image(path, model.card["preprocessing"]) for path in images[start : start + _BATCH]]
-        )
+        pictures = [_read(path, model.card["preprocessing"]) for path in images[start : start + _BATCH]]
+        batch = torch.stack([picture for picture, _ in pictures])
         with torch.inference_mode():
-            output: Tensor = model.network(batch)
-        found += [answer_of(model.card, asked, of_one) for asked, of_one in zip(batch, output, strict=True)]
+            output = main_output(model.network(batch))
+        for (picture, size), of_one in zip(pictures, output, strict=True):
+            found.append(answer_of(model.card, picture, of_one, size))
     return found
 
 
 def read_image(path: Path, preprocessing: Mapping[str, Any]) -> Tensor:
     """The picture as the model was trained to see it: float32 [3, height, width]."""
+    return _read(path, preprocessing)[0]
+
+
+def _read(path: Path, preprocessing: Mapping[str, Any]) -> tuple[Tensor, tuple[int, int]]:
+    """(the picture as the model is to see it, its own height and width)"""
     try:
         with Image.open(path) as image:
             pixels = torch.from_numpy(np.array(_eight_bit(image).convert("RGB"))).permute(2, 0, 1)
@@ -93,7 +99,7 @@ def read_image(path: Path, preprocessing: Mapping[str, Any]) -> Tensor:
     size = (preprocessing["height"], preprocessing["width"])
     resized = interpolate(pixels.unsqueeze(0), size=size, mode="bilinear", antialias=True)[0]
     mean, std = (torch.tensor(preprocessing[name]).view(3, 1, 1) for name in ("mean", "std"))
-    return (resized.float() / 255 - mean) / std
+    return (resized.float() / 255 - mean) / std, (pixels.shape[1], pixels.shape[2])
 
 
 def build(architecture: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> nn.Module:

@@ -46,8 +46,9 @@ _FORM: dict[str, Any] = {
 async def upload(request: Request, caller: WriterDep, parts: PartsDep) -> FileObject:
     """Upload a data set or weights: a form with `file` and `purpose`.
 
-    A zip of class folders (cat/1.png, dog/1.png, or all of that inside one folder), a Parquet file with an
-    image and a label column, or a safetensors file. It is checked before it counts.
+    A zip of class folders (cat/1.png, dog/1.png), of pictures and a labels.csv, or of images/, masks/ and
+    classes.txt, or all of that inside one folder; a Parquet file with an image and a label column; or a
+    safetensors file. It is checked before it counts.
     """
     # The form is read here, not by the framework, so that only a known caller can send gigabytes.
     async with request.form(max_files=1, max_fields=4) as form:

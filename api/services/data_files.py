@@ -13,6 +13,7 @@ from shared.domain.spec import JobSpec, TaskName
 _NEEDED = {
     "classification": "class folders, or a Parquet file with one label a row",
     "multilabel": "a zip of pictures with labels.csv, or a Parquet file with a list of labels a row",
+    "segmentation": "a zip with images/, masks/ and classes.txt",
 }
 
 
@@ -100,6 +101,13 @@ def _check_several_classes(file: File, task: TaskName, class_names: list[str]) -
 
 
 def _check_same_classes(validation: File, class_names: list[str]) -> None:
+    if task_of(validation) == "segmentation" and validation.details["class_names"] != class_names:
+        raise Invalid(
+            f"the classes.txt of {validation.id} is not the training file's, and masks hold the numbers of "
+            f"its lines; training has {', '.join(class_names[:20])}",
+            param="validation_file",
+            code="other_classes",
+        )
     unknown = [name for name in validation.details["class_names"] if name not in set(class_names)]
     if unknown:
         raise Invalid(

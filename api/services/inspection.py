@@ -38,7 +38,8 @@ def inspect(file: BinaryIO, settings: Settings) -> Inspected:
         shapes = read_shapes(file)
         return Inspected("weights", {"n_tensors": len(shapes), "tensors": shapes})
     raise Invalid(
-        "the file is neither a zip of class folders (cat/1.png, dog/1.png) or of pictures with labels.csv, "
+        "the file is neither a zip of class folders (cat/1.png, dog/1.png), of pictures with labels.csv or "
+        "with masks, "
         "nor a Parquet file with an image and a label column, nor a safetensors file",
         param="file",
         code="unknown_format",

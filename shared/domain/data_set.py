@@ -8,7 +8,7 @@ from typing import Any, Literal
 from shared.domain.archive import PackedFile
 from shared.domain.spec import TaskName
 
-ArchiveFormat = Literal["image_folder", "labelled_images"]
+ArchiveFormat = Literal["image_folder", "labelled_images", "masked_images"]
 PICTURE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )

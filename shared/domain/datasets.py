@@ -16,6 +16,7 @@ from shared.domain.archive import Caps, list_files
 from shared.domain.data_set import DataSet
 from shared.domain.image_folder import read_image_folder
 from shared.domain.labelled_images import LABELS_FILE, read_labelled_images
+from shared.domain.masked_images import is_masked_images, read_masked_images
 
 
 def read_data_set(archive: zipfile.ZipFile, packed_bytes: int, caps: Caps) -> DataSet:
@@ -27,6 +28,8 @@ def read_data_set(archive: zipfile.ZipFile, packed_bytes: int, caps: Caps) -> Da
     for listing in (found, found.unwrapped()):
         if listing.at(LABELS_FILE):
             return read_labelled_images(archive, listing)
+        if is_masked_images(listing):
+            return read_masked_images(archive, listing)
     return read_image_folder(found)
 
 

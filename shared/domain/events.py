@@ -293,10 +293,15 @@ class Evaluation(Shape):
         None, description="classification only; None for a class without samples"
     )
     confusion_matrix: list[list[int]] | None = Field(
-        None, description="classification only; rows are the true class, columns the predicted one"
+        None,
+        description="classification: pictures; segmentation: pixels; rows are the true class, columns the "
+        "predicted one",
     )
     per_class_f1: dict[str, float | None] | None = Field(
         None, description="multilabel only, at a probability of 0.5; None for a class without samples"
+    )
+    per_class_iou: dict[str, float | None] | None = Field(
+        None, description="segmentation only; None for a class that is neither there nor predicted"
     )
     per_class_average_precision: dict[str, float | None] | None = Field(
         None, description="multilabel only; None for a class without samples"

@@ -6,9 +6,9 @@ checked where the job is submitted. Unknown fields are refused everywhere.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from shared.domain.freeze import FreezeSpec, parse_freeze
 
@@ -148,13 +148,6 @@ class JobSpec(AnyJobSpec):
     )
     hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters)
     preprocessing: Preprocessing = Field(default_factory=Preprocessing)
-
-    @field_validator("task", mode="before")
-    @classmethod
-    def _known_task(cls, value: Any) -> Any:
-        if value == "segmentation":
-            raise ValueError(f"task '{value}' is not supported yet")
-        return value
 
     @model_validator(mode="after")
     def _one_source_of_validation(self) -> JobSpec:

@@ -15,6 +15,12 @@ from shared.domain.resolved import ResolvedJob
 from shared.settings import Settings
 
 SUCCEEDED = (JobState.DISPATCHED, JobState.RUNNING, JobState.SUCCEEDED)
+OUTLINER = {
+    "tree": two_layer_tree(21).to_data(),
+    "head": ["fc"],
+    "image_size": [32, 32],
+    "task": "segmentation",
+}
 AUTOENCODER = {
     "tree": replace(two_layer_tree(), head=(), num_classes=None).to_data(),
     "head": [],
@@ -39,6 +45,12 @@ def labelled(*rows: str) -> bytes:
     """A zip of pictures, a row of labels.csv each."""
     pictures = {row.partition(",")[0]: b"picture" for row in rows}
     return zip_of({"labels.csv": "\n".join(["file,labels", *rows, ""]).encode(), **pictures})
+
+
+def streets(*class_names: str, n: int = 3) -> bytes:
+    """A zip of pictures with masks."""
+    pairs = {f"{folder}/{i}.png": b"picture" for folder in ("images", "masks") for i in range(n)}
+    return zip_of({"classes.txt": "\n".join(class_names).encode(), **pairs})
 
 
 def scenes(api: ApiHouse) -> str:
@@ -133,6 +145,28 @@ def test_a_reconstruction_takes_any_pictures_and_has_neither_head_nor_classes(ap
         "freeze.rules[1].train[0]",
         "no known head",
     )
+
+
+def test_a_segmentation_job_takes_pictures_with_masks(api: ApiHouse) -> None:
+    api.register_model("outliner", OUTLINER)
+    ask = {"model": "outliner", "weights": None, "task": "segmentation", "freeze": ["conv1"]}
+    file = api.upload(streets("road", "car")).json()
+    assert (file["format"], file["details"]["n_samples"]) == ("masked_images", 3)
+    other = api.upload(streets("car", "road")).json()["id"]
+
+    job = api.job(**ask, training_file=file["id"], validation_fraction=0.4)
+
+    assert (job["task"], job["class_names"]) == ("segmentation", ["road", "car"])
+    assert job["head"] == {"modules": ["fc"], "num_classes": 2, "replaced": True}
+    assert job["hyperparameters"]["batch_size"] == 2
+    wrong = api.submit(**ask, training_file=file["id"], validation_file=other)
+    refused(wrong, 422, "validation_file", "numbers of its lines", "road, car")
+    refused(api.submit(**ask, training_file=scenes(api)), 422, "training_file", "images/, masks/")
+    refused(api.submit(training_file=file["id"]), 422, "training_file", "segmentation", "class folders")
+    refused(api.upload(streets("road", "road")), 422, "file", "'road' 2 times")
+    api.register_model("autoencoder", AUTOENCODER)
+    drawn = {"model": "autoencoder", "weights": None, "task": "reconstruction"}
+    assert api.job(**drawn, training_file=file["id"])["class_names"] == []
 
 
 def test_a_task_that_the_network_is_not_made_for_is_refused_with_its_own(api: ApiHouse) -> None:

@@ -75,4 +75,24 @@ class Sidelined(Drawing):
         self.unused = nn.Linear(16, 4)
 
 
-NETWORKS = {"residual": Residual, "drawing": Drawing, "sidelined": Sidelined}
+class Outliner(nn.Module):
+    """Scores each pixel of 32x32 pictures, and as torchvision's networks do once more from half way."""
+
+    head = ("classifier", "aux_classifier")
+    image_size = (32, 32)
+    task = "segmentation"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(Block(3, 8), Block(8, 16, stride=2))
+        self.classifier = nn.Conv2d(16, 21, 3, padding=1)
+        self.aux_classifier = nn.Conv2d(8, 21, 1)
+
+    def forward(self, pictures: Tensor) -> dict[str, Tensor]:
+        half_way = self.backbone[0](pictures)
+        scores = self.classifier(self.backbone[1](half_way))
+        large = nn.functional.interpolate(scores, pictures.shape[2:], mode="bilinear")
+        return {"out": large, "aux": self.aux_classifier(half_way)}
+
+
+NETWORKS = {"outliner": Outliner, "residual": Residual, "drawing": Drawing, "sidelined": Sidelined}

@@ -133,7 +133,7 @@ def new_spec(
     built = build(model, source)
     head = list(head_paths(built, model, source))
     if head:
-        base_classes = base_classes or built.get_submodule(head[0]).out_features
+        base_classes = base_classes or describe_module(built, head).num_classes
         replace_head = replace_head or base_classes != num_classes
         tree = describe_module(built, head).with_num_classes(num_classes)
     else:

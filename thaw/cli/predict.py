@@ -31,7 +31,7 @@ def predict(
     """Ask a job's model about pictures, on this machine.
 
     A classifier says a picture's class or labels, and how probable they are. A model that makes pictures has
-    them written: NAME-reconstructed.png.
+    them written: NAME-mask.png, NAME-reconstructed.png.
     """
     for image in images:
         if not image.is_file():

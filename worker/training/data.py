@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from shared.domain.events import DataSource
 from shared.domain.labelled_images import LABELS_FILE, parse_labels
+from shared.domain.masked_images import IMAGES, MASKS, stem
 from shared.domain.spec import TaskName
 from worker.training.errors import TrainingFailed
 from worker.training.images import decode
 from worker.training.labels import ClassNumbers, Labels, LabelSets, NoLabels
+from worker.training.masks import Masks
 from worker.training.stored import (
     FolderPictures,
     StoredPictures,
@@ -30,6 +33,12 @@ class Samples:
 
     pictures: StoredPictures
     labels: Labels
+    masks: Masks | None = None
+
+    @property
+    def n_layers(self) -> int:
+        """Of a decoded sample: three colours, and the mask where there is one."""
+        return 3 if self.masks is None else 4
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -39,8 +48,12 @@ class Samples:
         return self.pictures.name(index)
 
     def decode(self, index: int) -> Tensor:
-        """The picture in its own size: uint8 [3, height, width]. Raises Unreadable."""
-        return decode(self.pictures.read(index))
+        """In its own size, the mask behind the picture: uint8 [layers, height, width]. Raises Unreadable."""
+        picture = decode(self.pictures.read(index))
+        if self.masks is None:
+            return picture
+        _, height, width = picture.shape
+        return torch.cat([picture, self.masks.decode(index, (height, width))])
 
 
 def open_samples(source: DataSource, task: TaskName, class_names: Sequence[str]) -> Samples:
@@ -64,6 +77,8 @@ def _open(source: DataSource, task: TaskName, class_names: Sequence[str]) -> Sam
         case "multilabel", "parquet":
             pictures, labels = read_parquet(path, *_columns(source))
             return Samples(pictures, _label_sets(labels, class_names))
+        case "segmentation", "masked_images":
+            return _masked_images(path, class_names)
         case "reconstruction", _:
             return _pictures_alone(source)
     raise TrainingFailed(f"{source.format} is no data set for {task}", code="bad_data")
@@ -74,7 +89,7 @@ def _pictures_alone(source: DataSource) -> Samples:
     if source.format == "parquet":
         pictures: StoredPictures = read_parquet(Path(source.path), _columns(source)[0], None)[0]
     else:
-        paths = files_below(Path(source.path))
+        paths = files_below(Path(source.path), IMAGES if source.format == "masked_images" else "")
         told = {LABELS_FILE} if source.format == "labelled_images" else set()
         pictures = FolderPictures(Path(source.path), [path for path in paths if path not in told])
     return Samples(pictures, NoLabels(len(pictures)))
@@ -92,6 +107,13 @@ def _labelled_images(root: Path, class_names: Sequence[str]) -> Samples:
     paths = [path for path in files_below(root) if path != LABELS_FILE]
     labels = parse_labels((root / LABELS_FILE).read_text(encoding="utf-8-sig"), set(paths))
     return Samples(FolderPictures(root, paths), _label_sets([labels[path] for path in paths], class_names))
+
+
+def _masked_images(root: Path, class_names: Sequence[str]) -> Samples:
+    paths = files_below(root, IMAGES)
+    mask_of = {stem(path): path for path in files_below(root, MASKS)}
+    masks = FolderPictures(root, [mask_of[stem(path)] for path in paths])
+    return Samples(FolderPictures(root, paths), NoLabels(len(paths)), Masks(masks, len(class_names)))
 
 
 def _class_numbers(labels: Sequence[str], class_names: Sequence[str]) -> ClassNumbers:

@@ -33,18 +33,24 @@ def decode(content: bytes) -> Tensor:
 
 
 def resized(picture: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear with antialiasing, as torchvision's transforms v2 resize; the aspect is not kept."""
+    """Bilinear with antialiasing, as torchvision's transforms v2 resize; the aspect is not kept.
+
+    A fourth layer is a mask: each of its pixels becomes the nearest one's.
+    """
     if picture.shape[1:] == (height, width):
         return picture.contiguous()
-    batch = interpolate(picture.unsqueeze(0), size=(height, width), mode="bilinear", antialias=True)
-    return batch.squeeze(0).contiguous()
+    size, layers = (height, width), picture.unsqueeze(0)
+    smooth = interpolate(layers[:, :3], size=size, mode="bilinear", antialias=True)
+    if len(picture) == 3:
+        return smooth.squeeze(0).contiguous()
+    return torch.cat([smooth, interpolate(layers[:, 3:], size=size, mode="nearest-exact")], dim=1).squeeze(0)
 
 
 def _decode_jpeg(content: bytes) -> Pixels | None:
     """None where the fast decoder cannot: Pillow knows more kinds of JPEG."""
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(content)
-        _check_size(width, height)
+        check_size(width, height)
         pixels: Pixels = simplejpeg.decode_jpeg(content, "RGB")
     except ValueError:
         return None
@@ -54,12 +60,12 @@ def _decode_jpeg(content: bytes) -> Pixels | None:
 def _decode_with_pillow(content: bytes) -> Pixels:
     try:
         with Image.open(BytesIO(content)) as picture:
-            _check_size(*picture.size)
+            check_size(*picture.size)
             return np.array(_eight_bit(picture).convert("RGB"))
     except Unreadable:
         raise
     except Exception as error:  # broken files make Pillow's plugins raise nearly anything
-        raise Unreadable(_in_words(error)) from error
+        raise Unreadable(in_words(error)) from error
 
 
 def _eight_bit(picture: Image.Image) -> Image.Image:
@@ -71,12 +77,14 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
     return Image.fromarray((np.array(picture).clip(0, 65_535) >> 8).astype(np.uint8))
 
 
-def _check_size(width: int, height: int) -> None:
+def check_size(width: int, height: int) -> None:
+    """Raises Unreadable beyond the cap."""
     if width * height > MAX_PIXELS:
         raise Unreadable(f"{width}x{height} pixels are more than the cap of {MAX_PIXELS:,}")
 
 
-def _in_words(error: Exception) -> str:
+def in_words(error: Exception) -> str:
+    """What Pillow raised, for the person whose picture it is."""
     if type(error).__name__ == "UnidentifiedImageError":
         return "no known picture format"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

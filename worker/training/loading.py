@@ -33,14 +33,16 @@ class KeyedPictures(Dataset[Batch]):
         indices = [index for index, _ in keys]
         epoch = keys[0][1]
         if epoch is None:
-            pixels = self.pictures.batch(indices)
+            layers = self.pictures.batch(indices)
         else:
-            pixels = self.augmentation.batch(self.pictures, indices, epoch)
-        return pixels, self.pictures.samples.labels.batch(indices)
+            layers = self.augmentation.batch(self.pictures, indices, epoch)
+        if self.pictures.samples.masks is not None:
+            return layers[:, :3], layers[:, 3]
+        return layers, self.pictures.samples.labels.batch(indices)
 
 
 class Batches:
-    """Loads batches of (uint8 pixels, labels)."""
+    """Loads batches of (uint8 pixels, labels or masks)."""
 
     def __init__(self, pictures: Pictures, augmentation: Augmentation, ranks: Ranks) -> None:
         self._data = KeyedPictures(pictures, augmentation)

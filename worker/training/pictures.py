@@ -42,13 +42,13 @@ class Pictures:
     cache: Tensor | None
 
     def batch(self, indices: Sequence[int]) -> Tensor:
-        """uint8 [batch, 3, height, width]"""
+        """uint8 [batch, layers, height, width]"""
         if self.cache is not None:
             return self.cache[torch.as_tensor(indices)]
         return torch.stack([resized(self.samples.decode(i), self.height, self.width) for i in indices])
 
     def in_own_size(self, index: int) -> Tensor:
-        """uint8 [3, its height, its width]"""
+        """uint8 [layers, its height, its width]"""
         return self.samples.decode(index)
 
 
@@ -62,8 +62,9 @@ def open_pictures(
     """
     height, width = size
     n = len(samples)
-    keeps = may_cache and n * 3 * height * width <= CACHE_BYTES
-    cache = torch.zeros((n, 3, height, width), dtype=torch.uint8) if keeps else None
+    layers = samples.n_layers
+    keeps = may_cache and n * layers * height * width <= CACHE_BYTES
+    cache = torch.zeros((n, layers, height, width), dtype=torch.uint8) if keeps else None
     mine = range(n) if keeps else range(ranks.rank, n, ranks.world_size)
     is_bad = torch.zeros(n, dtype=torch.uint8)
     is_bad[_unreadable(samples, mine, size, cache, ranks)] = 1

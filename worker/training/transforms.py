@@ -36,7 +36,7 @@ class Augmentation:
         return self.kind != "crop_flip"
 
     def batch(self, pictures: Pictures, indices: Sequence[int], epoch: int) -> Tensor:
-        """uint8 [batch, 3, height, width]"""
+        """uint8 [batch, layers, height, width]: a mask is cut and mirrored together with its picture."""
         if self.kind == "none":
             return pictures.batch(indices)
         draws = torch.stack([self._draws(epoch, index) for index in indices])

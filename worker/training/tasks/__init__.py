@@ -1,10 +1,10 @@
 """What a network can be trained for."""
 
-from shared.domain.errors import Invalid
 from shared.domain.events import TrainerSpec
 from worker.training.tasks.classification import Classification
 from worker.training.tasks.multilabel import Multilabel
 from worker.training.tasks.reconstruction import Reconstruction
+from worker.training.tasks.segmentation import Segmentation
 from worker.training.tasks.task import Counts, Task
 
 __all__ = ["Counts", "Task", "task_of"]
@@ -18,6 +18,7 @@ def task_of(spec: TrainerSpec) -> Task:
             return Classification(spec.class_names, smoothing)
         case "multilabel":
             return Multilabel(spec.class_names, smoothing)
+        case "segmentation":
+            return Segmentation(spec.class_names, smoothing)
         case "reconstruction":
             return Reconstruction(spec.preprocessing.std)
-    raise Invalid(f"task {spec.task!r} is not supported yet", param="task")

@@ -278,7 +278,7 @@ BAD: dict[str, tuple[dict[str, Any], int, str, str]] = {
         "preprocessing.image_size",
         "75x75",
     ),
-    "task": ({"task": "segmentation"}, 422, "task", "not supported yet"),
+    "task": ({"task": "ranking"}, 422, "task", "multilabel"),
 }
 
 

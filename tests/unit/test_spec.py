@@ -79,8 +79,8 @@ def test_a_setting_without_effect_is_refused() -> None:
     assert "not both" in _refused(validation_file="file-b", validation_fraction=0.5)
 
 
-def test_a_later_task_is_said_to_be_later() -> None:
-    assert "not supported yet" in _refused(task="segmentation")
+def test_an_unknown_task_is_refused_with_those_there_are() -> None:
+    assert "'multilabel', 'segmentation' or 'reconstruction'" in _refused(task="ranking")
     assert "classification" in _refused(task="poetry")
 
 

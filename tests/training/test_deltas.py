@@ -270,9 +270,9 @@ def test_what_is_fitted_or_converted_or_made_up_on_loading_is_not_taken(tmp_path
     }
 
 
-def test_a_tensor_with_several_names_is_taken_by_each(make_spec: MakeSpec, tmp_path: Path) -> None:
+def test_a_tensor_with_several_names_is_taken_by_each() -> None:
     frozen = frozenset({"norm.weight", "norm.running_mean", "first.weight"})
-    names = unmoved(Kept(), make_spec(), frozen)
+    names = unmoved(Kept(), frozen)
     assert names == {
         *("norm.weight", "again.weight", "norm.running_mean", "again.running_mean"),
         *("first.weight", "second.weight"),

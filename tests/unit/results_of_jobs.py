@@ -40,9 +40,16 @@ def sha256(content: bytes) -> str:
 
 
 def a_result(
-    job_id: str = "ftjob-1", weights: Mapping[str, Any] | None = None, trained: float = 0.5, **changes: Any
+    job_id: str = "ftjob-1",
+    weights: Mapping[str, Any] | None = None,
+    trained: float = 0.5,
+    header: bytes | None = None,
+    **changes: Any,
 ) -> Result:
-    """A job that kept one tensor of its base and trained another; `changes` go into model.json's `base`."""
+    """A job that kept one tensor of its base and trained another.
+
+    `changes` go into model.json's `base`; `header` is told in place of the model's own.
+    """
     base = save(BASE)
     head = {"fc.weight": np.full(3, trained, np.float32)}
     model = save({"conv.weight": BASE["conv.weight"], **head}, metadata={"format": "pt"})
@@ -61,7 +68,7 @@ def a_result(
         "base_state_sha256": told["state_sha256"],
         "base_names": "{}",
         "model_sha256": sha256(model),
-        "model_header": model[8 : 8 + int.from_bytes(model[:8], "little")].decode(),
+        "model_header": (header or header_of(model)).decode(),
     }
     trainable = save(head, metadata=metadata)
     card = {
@@ -79,6 +86,10 @@ def a_result(
         "trainable.safetensors": trainable,
     }
     return Result(job_id, base, files)
+
+
+def header_of(file: bytes) -> bytes:
+    return file[8 : 8 + int.from_bytes(file[:8], "little")]
 
 
 def state_sha256() -> str:

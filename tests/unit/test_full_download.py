@@ -10,7 +10,7 @@ from subprocess import CompletedProcess
 
 import httpx
 import pytest
-from results_of_jobs import Result, a_result
+from results_of_jobs import Result, a_result, header_of
 from scripted_server import Answer, Script, refused, scripted, told
 from test_cli_exits import thaw
 
@@ -165,6 +165,15 @@ def test_a_card_that_is_wrong_of_its_base_makes_no_model(
     with pytest.raises(UsageError, match=words):
         rebuild(folder, tmp_path / "base")
     assert not (folder / "model.safetensors").exists()
+
+
+def test_a_model_that_does_not_come_out_bit_for_bit_is_not_kept(tmp_path: Path) -> None:
+    header = header_of(a_result().model).replace(b'"pt"', b'"np"')
+    folder = a_result(header=header).write(tmp_path / "job")
+    (tmp_path / "base").write_bytes(a_result().base)
+    with pytest.raises(UsageError, match="comes out with SHA-256"):
+        rebuild(folder, tmp_path / "base")
+    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "trainable.safetensors"]
 
 
 @pytest.mark.parametrize("name", ["model.json", "trainable.safetensors"])

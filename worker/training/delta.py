@@ -21,7 +21,6 @@ from shared.domain.delta import (
     TrainedPart,
 )
 from shared.domain.events import TRAINABLE_FILE, TrainerSpec
-from shared.domain.module_tree import is_below
 from shared.domain.resolved import NoWeights
 from worker.training.files import write_whole
 from worker.training.freezing import named_tensors
@@ -60,7 +59,7 @@ def write_delta(
     Where the weights are random there is no file of them; the frozen part is then what the seed gives again.
     """
     path = Path(spec.weights.path) if spec.weights else None
-    taken = take(file.state, unmoved(model, spec, frozen), path)
+    taken = take(file.state, unmoved(model, frozen), path)
     base = ModelBase(
         weights=spec.weights.source if spec.weights else NoWeights(),
         architecture=spec.base,
@@ -79,17 +78,14 @@ def write_delta(
     return trained, base
 
 
-def unmoved(model: nn.Module, spec: TrainerSpec, frozen: frozenset[str]) -> frozenset[str]:
-    """Every name in the state of a tensor that no phase moved, and that is in no new head.
+def unmoved(model: nn.Module, frozen: frozenset[str]) -> frozenset[str]:
+    """Every name in the state of a tensor that no phase moved. A new head is never among them: it must train.
 
     A shared tensor has several names in the state and one in `frozen`: it is told by what it is.
     """
     is_frozen = {id(tensor) for name, tensor in named_tensors(model).items() if name in frozen}
-    new_head = spec.target.head if spec.replace_head else []
     return frozenset(
-        name
-        for name, tensor in model.state_dict(keep_vars=True).items()
-        if id(tensor) in is_frozen and not any(is_below(name, path) for path in new_head)
+        name for name, tensor in model.state_dict(keep_vars=True).items() if id(tensor) in is_frozen
     )
 
 

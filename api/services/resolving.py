@@ -12,7 +12,7 @@ from api.services.storable_texts import check_storable
 from api.services.task_fit import check_task
 from api.services.weights import Start, find_start
 from shared.db.scope import Scope
-from shared.domain.effects import check_effects
+from shared.domain.effects import check_effects, check_warmup
 from shared.domain.errors import Invalid
 from shared.domain.freeze import FreezePlan, resolve
 from shared.domain.module_tree import ModuleTree
@@ -114,12 +114,14 @@ def _target(base: Architecture, tree: ModuleTree) -> Architecture:
 
 
 def _hyperparameters(spec: JobSpec, data: DataFiles) -> ResolvedHyperparameters:
+    n_training, world_size = data.n_training(spec.validation_fraction), spec.resources.world_size
     try:
-        return resolve_hyperparameters(
-            spec.hyperparameters, spec.resources.world_size, data.n_training(spec.validation_fraction)
-        )
+        decided = resolve_hyperparameters(spec.hyperparameters, world_size, n_training)
     except ValueError as error:
         raise Invalid(str(error), param="hyperparameters.batch_size") from error
+    if n_training is not None:
+        check_warmup(decided, n_training, world_size)
+    return decided
 
 
 def _preprocessing(asked: Preprocessing, base: BaseModel, weights: Weights) -> ResolvedPreprocessing:

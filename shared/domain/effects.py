@@ -1,7 +1,8 @@
-"""Hyperparameters that a network and its freeze plan leave without effect: refused, not silently ignored."""
+"""Hyperparameters that network, freeze plan or data leave without effect: refused, not silently ignored."""
 
 from __future__ import annotations
 
+from shared.domain.epoch_steps import steps_per_epoch
 from shared.domain.errors import Invalid
 from shared.domain.freeze import FreezePlan, PlanPhase
 from shared.domain.module_tree import ModuleTree, is_below
@@ -19,6 +20,19 @@ def check_effects(asked: ResolvedHyperparameters, tree: ModuleTree, plan: Freeze
             raise _no_effect("gradient_checkpointing", "only the head trains, and no gradient passes a block")
         if not _has_layers_to_run_again(tree):
             raise _no_effect("gradient_checkpointing", "this model's blocks are single layers")
+
+
+def check_warmup(asked: ResolvedHyperparameters, n_training: int, world_size: int) -> None:
+    """Raises Invalid where the job would be over before its learning rate has risen to what was asked for."""
+    per_epoch = steps_per_epoch(n_training, asked.batch_size, world_size)
+    total = asked.n_epochs * per_epoch
+    if asked.warmup_steps > total:
+        raise Invalid(
+            f"warmup_steps {asked.warmup_steps} is more than the {total} steps of this job ({asked.n_epochs} "
+            f"epochs of {per_epoch}), so that learning_rate would never be reached; give {total} at most",
+            param="hyperparameters.warmup_steps",
+            code="warmup_too_long",
+        )
 
 
 def _trains_batch_norm(tree: ModuleTree, phase: PlanPhase) -> bool:

@@ -238,6 +238,12 @@ BAD: dict[str, tuple[dict[str, Any], int, str, str]] = {
         "hyperparameters.batch_size",
         "4 training samples",
     ),
+    "longer warm-up than the job": (
+        {"hyperparameters": {"warmup_steps": 7, "n_epochs": 2, "batch_size": 2}},
+        422,
+        "hyperparameters.warmup_steps",
+        "the 6 steps of this job (2 epochs of 3)",
+    ),
     "true for a number": (
         {"hyperparameters": {"learning_rate": True}},
         422,

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from shared import catalog
-from shared.domain.effects import check_effects
+from shared.domain.effects import check_effects, check_warmup
 from shared.domain.errors import Invalid
 from shared.domain.freeze import parse_freeze, resolve
 from shared.domain.module_tree import ModuleInfo, ModuleTree, TensorInfo
-from shared.domain.spec import Hyperparameters, resolve_hyperparameters
+from shared.domain.spec import Hyperparameters, ResolvedHyperparameters, resolve_hyperparameters
 
 LAYERS = [ModuleInfo(name, "Conv2d", (TensorInfo("weight", (2,)),)) for name in ("one", "two", "fc")]
 FLAT = ModuleTree((ModuleInfo("", "Net"), *LAYERS), {}, ("fc",), ("one", "two"), 2)
@@ -55,3 +55,19 @@ def test_what_would_change_nothing_is_refused(
 
     assert caught.value.param == f"hyperparameters.{option}"
     assert caught.value.code == "no_effect"
+
+
+@pytest.mark.parametrize(
+    ("n_training", "world_size", "steps"),
+    # 70 samples: 4 batches of 16 and one of 6; of 35, the last 3 are too few for two ranks.
+    [(70, 2, 10), (35, 2, 4), (35, 1, 6), (3, 1, 2)],
+)
+def test_a_warm_up_may_last_the_whole_job_and_no_longer(n_training: int, world_size: int, steps: int) -> None:
+    def asked(warmup_steps: int) -> ResolvedHyperparameters:
+        wanted = Hyperparameters(n_epochs=2, batch_size=16, warmup_steps=warmup_steps)
+        return resolve_hyperparameters(wanted, world_size)
+
+    check_warmup(asked(steps), n_training, world_size)
+    with pytest.raises(Invalid, match=f"the {steps} steps of this job") as caught:
+        check_warmup(asked(steps + 1), n_training, world_size)
+    assert caught.value.param == "hyperparameters.warmup_steps"

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from shared.domain.datasets import n_set_aside
+from shared.domain.epoch_steps import last_batch, steps_per_epoch
 from worker.training.errors import TrainingFailed
 from worker.training.labels import Indices
 
@@ -55,13 +56,11 @@ class TrainingOrder:
     @property
     def last_batch(self) -> int:
         """Size of the smaller batch at the end of an epoch, over all ranks; 0 if there is none."""
-        per_rank = len(self.indices) % self.batch_size // self.world_size
-        is_only_one = len(self.indices) < self.batch_size
-        return per_rank * self.world_size if per_rank >= 2 or is_only_one else 0
+        return last_batch(len(self.indices), self.batch_size, self.world_size)
 
     @property
     def steps_per_epoch(self) -> int:
-        return len(self.indices) // self.batch_size + (self.last_batch > 0)
+        return steps_per_epoch(len(self.indices), self.batch_size, self.world_size)
 
     @property
     def samples_per_epoch(self) -> int:

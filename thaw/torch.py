@@ -143,6 +143,10 @@ def _torchvision(name: str, preprocessing: Mapping[str, Any], *, init_weights: b
         options = {"image_size": preprocessing["height"]}
     elif name == "maxvit_t":
         options = {"input_size": (preprocessing["height"], preprocessing["width"])}
+    elif name.startswith(("deeplabv3_", "fcn_")):
+        options = {"weights_backbone": None, "aux_loss": True}
+    elif name.startswith("lraspp_"):
+        options = {"weights_backbone": None}
     network: nn.Module = import_torchvision().models.get_model(name, weights=None, **options)
     return network
 

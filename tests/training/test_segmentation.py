@@ -97,6 +97,21 @@ def test_two_ranks_train_the_heads_alone_and_their_figures_are_those_of_the_save
     assert figures.metrics["pixel_accuracy"] > 0.9
 
 
+def test_a_run_that_was_taken_up_again_ends_with_the_same_bits_and_figures(
+    make_outline_spec: MakeSpec, run_here: RunHere
+) -> None:
+    spec = make_outline_spec(validation_fraction=0.2, preprocessing={"augment": "crop_flip"})
+    whole = run_here(spec, "whole")
+    first = whole.of_type("checkpoint")[0]
+
+    resumed = run_here(spec.model_copy(update={"resume_from": str(whole.out / first.folder)}), "resumed")
+
+    assert first.metrics.keys() > {"train_pixel_accuracy", "validation_mean_iou"}
+    assert resumed.result.ranks.checksum == whole.result.ranks.checksum
+    assert resumed.result.evaluation == whole.result.evaluation
+    assert resumed.result.epochs == whole.result.epochs
+
+
 def test_a_mask_is_written_in_the_pictures_own_size_with_a_palette(
     make_outline_spec: MakeSpec, run_here: RunHere, tmp_path: Path
 ) -> None:

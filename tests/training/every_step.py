@@ -2,7 +2,7 @@
 
     python -m torch.distributed.run ... every_step.py spec.json STEPS OUT      STEPS: separated by commas
 
-The ranks join once and train again and again: OUT/whole, OUT/stopped-<n>, OUT/resumed-<n>.
+The ranks join once and train again and again: OUT/whole, OUT/stopped-<n>, and OUT/from-... for what went on.
 """
 
 from __future__ import annotations
@@ -25,16 +25,22 @@ from worker.training.ranks import Ranks, joined_ranks
 
 
 def stop_everywhere(spec: TrainerSpec, out: Path, ranks: Ranks, steps: Iterable[int]) -> None:
-    """Trains `spec` without a stop, then once for each of `steps`, stopped after it and resumed."""
+    """Trains `spec` without a stop and goes on from what that left; then with a stop after each of `steps`."""
     gc.freeze()  # A new phase collects garbage, which need not look through all of torch each time.
     train(spec, new_folder(out / "whole"), ranks)
+    ranks.sum(torch.zeros(1))  # Rank 0's checkpoints are whole.
+    for folder in sorted((out / "whole" / CHECKPOINT_FOLDER).glob("step-*")):
+        go_on(spec, str(folder), new_folder(out / f"from-{folder.name}"), ranks)
     for step in steps:
         stopped = new_folder(out / f"stopped-{step}")
         with stopping_at_step(stopped, step, StopReason.PAUSE):
             train(spec, stopped, ranks)
-        ranks.sum(torch.zeros(1))  # rank 0's checkpoint is whole
-        going_on = spec.model_copy(update={"resume_from": last_checkpoint(stopped), "attempt": 2})
-        train(going_on, new_folder(out / f"resumed-{step}"), ranks)
+        ranks.sum(torch.zeros(1))
+        go_on(spec, last_checkpoint(stopped), new_folder(out / f"from-stopped-{step}"), ranks)
+
+
+def go_on(spec: TrainerSpec, checkpoint: str, out: Path, ranks: Ranks) -> None:
+    train(spec.model_copy(update={"resume_from": checkpoint, "attempt": 2}), out, ranks)
 
 
 def last_checkpoint(out: Path) -> str:

@@ -21,6 +21,7 @@ from worker.training.stepping import Stepper, TaskLoss
 from worker.training.tasks.classification import Classification
 
 ONLY = {part: {"rules": [{"freeze": "**"}, {"train": [part, "fc"]}]} for part in ("layer2", "layer3")}
+ALONE = Ranks(0, 1, 0, 1, torch.device("cpu"))
 OPTIMIZERS: list[dict[str, Any]] = [
     {"optimizer": "sgd", "momentum": 0.9},
     {"optimizer": "sgd", "momentum": 0.0},
@@ -70,13 +71,26 @@ def test_moments_stay_with_their_names_and_what_thaws_again_starts_anew(
         carried = moments(optimizer)
 
 
+def test_the_gradient_scaler_goes_on_with_its_scale(model: Residual) -> None:
+    settings = ResolvedHyperparameters.model_validate(HYPERPARAMETERS)
+    loss = TaskLoss(Classification(CLASSES, 0.0), Precision(torch.float16, "", "cpu"))
+    before, after = (Stepper(model, phase, settings, loss, ALONE) for phase in phases(model)[:2])
+    fresh = after.scaler.get_scale()
+    before.scaler.scale(torch.ones(()))
+    before.scaler.update(fresh / 8)
+
+    after.go_on_from(before.saved())
+
+    assert after.scaler.state_dict() == before.scaler.state_dict()
+    assert after.scaler.get_scale() == fresh / 8
+
+
 def test_a_scale_multiplies_the_first_step_of_every_phase(model: Residual) -> None:
     changes = {"momentum": 0.0, "weight_decay": 0.0, "learning_rate": 0.5, "lr_schedule": "constant"}
     settings = ResolvedHyperparameters.model_validate({**HYPERPARAMETERS, **changes})
     loss = TaskLoss(Classification(CLASSES, 0.0), Precision(None, "", "cpu"))
-    alone = Ranks(0, 1, 0, 1, torch.device("cpu"))
     for number, phase in enumerate(phases(model, scale=0.25)):
-        stepper = Stepper(model, phase, settings, loss, alone)
+        stepper = Stepper(model, phase, settings, loss, ALONE)
         parameters = trainable_parameters(model)
         before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
         gradients: dict[str, torch.Tensor] = {}

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from trainer_runs import MakeSpec, Ran, RunHere
+from trainer_runs import MakeSpec, Ran, RunHere, read_run, start_ranks
 
 from worker.training import checkpoints, freezing
 
 BACKBONE = {"rules": [{"freeze": "**"}, {"train": "@head"}]}
 THAWED = {"rules": [{"freeze": "**"}, {"train": ["layer3", "@head"]}]}
 LAYER3 = {f"layer3.{name}" for name in ("conv1", "bn1", "conv2", "bn2", "down")}
+# With so high a rate no epoch is better than the first.
+RESTLESS: dict[str, Any] = {"learning_rate": 9.0, "lr_schedule": "constant", "optimizer": "adamw"}
 UNUSED = ["unused.weight", "unused.bias"]
 
 
@@ -56,6 +59,9 @@ def test_parts_thaw_and_freeze_again_and_only_they_move(
     assert ran.result.frozen_proof == phases[1].frozen_proof
     assert phases[0].frozen_proof.before == phases[0].frozen_proof.after != phases[2].frozen_proof.before
     assert len({phase.ranks.checksum for phase in phases}) == 3
+    told = [note.data for note in ran.of_type("note") if note.code == "freeze_phase"]
+    assert [(note["from_epoch"], note["n_trainable"]) for note in told] == [(1, 5098), (2, 170)]
+    assert [note["before"] for note in told] == [phase.model_dump() for phase in phases[:2]]
 
 
 def test_the_learning_rate_does_not_start_over_with_a_phase(make_spec: MakeSpec, run_here: RunHere) -> None:
@@ -117,6 +123,44 @@ def test_looking_ahead_leaves_no_trace(
     monkeypatch.setattr("worker.training.phases.Phases.look_ahead", lambda *_: None)
 
     assert run_here(spec, "blind").result.ranks.checksum == looked.ranks.checksum
+
+
+def test_ranks_that_drift_apart_in_a_later_phase_are_caught_at_its_first_step(
+    make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    """The second phase's gradients are not joined: torch itself says nothing of it."""
+    spec = make_spec(
+        "residual", freeze=BACKBONE, later={1: "none"}, world_size=2, hyperparameters={"n_epochs": 2}
+    )
+    out = tmp_path / "out"
+
+    started = start_ranks(spec, out, [str(Path(__file__).with_name("drifting_rank.py"))])
+    output, _ = started.communicate(timeout=120)
+
+    assert started.returncode == 1, output
+    error = read_run(out).error
+    assert error["code"] == "ranks_differ"
+    assert "after step 8 the ranks differ in 26 parameters" in error["message"]
+
+
+def test_a_phase_that_early_stopping_left_out_is_told_of_and_not_begun_on_resume(
+    make_spec: MakeSpec, run_here: RunHere
+) -> None:
+    """Without a better loss after the first epoch, the run ends just where its second phase would begin."""
+    spec = make_spec(
+        "residual",
+        freeze=BACKBONE,
+        later={2: "none"},
+        validation_fraction=0.2,
+        hyperparameters={**RESTLESS, "n_epochs": 9, "early_stopping_patience": 1},
+    )
+    ran = run_here(spec)
+
+    assert (ran.result.stopped_early, len(ran.result.epochs), len(ran.result.phases)) == (True, 2, 1)
+    assert "at_epoch 2" in ran.result.decisions["schedule"]
+    last = str(ran.out / ran.of_type("checkpoint")[-1].folder)
+    resumed = run_here(spec.model_copy(update={"resume_from": last}), "resumed")
+    assert resumed.result.model_dump(exclude={"seconds"}) == ran.result.model_dump(exclude={"seconds"})
 
 
 @pytest.mark.parametrize("late", [0, 1, 2])

@@ -76,10 +76,11 @@ class Phases:
 
     def move_on(self, epoch: int, step: int) -> None:
         """Proves the phase at work, and begins that of `epoch` with what the optimizer knows of its part."""
-        self.end(step)
+        over = self.end(step)
         gathered = self.stepper.saved()
         self._begin(self._run.phase_at(epoch))
         self.stepper.go_on_from(gathered)
+        self._tell_of_change(over)
         # The first optimizer and the first DDP of a process import parts of torch that keep their callers'
         # frames in a cycle, and so the old stepper with its buckets and hooks. It has to go before the next.
         gc.collect()
@@ -114,6 +115,15 @@ class Phases:
         # What no phase moves was hashed before the first step: against that it is proved in every phase.
         fresh = digests(run.model, self._frozen.names - run.frozen_before.keys())
         self._before: dict[str, bytes] = {**run.frozen_before, **fresh}
+
+    def _tell_of_change(self, over: PhaseAccount) -> None:
+        phase = self.stepper.phase
+        message = (
+            f"{self._when(phase)}{phase.n_trainable:,} parameters train from here on; the phase before is "
+            f"proved, its frozen part is bit-identical ({over.frozen_proof.after[:12]})"
+        )
+        data = {"n_trainable": phase.n_trainable, "n_frozen": phase.n_frozen, "before": over.model_dump()}
+        self._run.progress.note("freeze_phase", message, {"from_epoch": phase.from_epoch, **data})
 
     def _probe(self, phase: PlanPhase, inputs: Tensor, target: Tensor) -> FindUnused:
         run = self._run

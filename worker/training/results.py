@@ -114,6 +114,10 @@ def decisions(run: Run, state: RunState, phases: Sequence[PhaseAccount]) -> dict
         "last_batch": f"{order.last_batch} samples; {left_out} are left out of each epoch, others every time",
         "buffers": "rank 0's lead at each step" if moves else "none moves, so the ranks exchange none",
     }
+    planned = run.spec.freeze_plan.phases
+    if len(planned) > len(phases):
+        never = ", ".join(str(phase.from_epoch) for phase in planned[len(phases) :])
+        made["schedule"] = f"stopped before the phases of at_epoch {never}: validation was no longer better"
     if asked.sync_batch_norm:
         made["sync_batch_norm"] = _how_synchronised(run, phases)
     if asked.gradient_checkpointing:

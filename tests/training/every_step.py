@@ -25,7 +25,7 @@ from worker.training.ranks import Ranks, joined_ranks
 
 
 def stop_everywhere(spec: TrainerSpec, out: Path, ranks: Ranks, steps: Iterable[int]) -> None:
-    """Trains `spec` without a stop and goes on from what that left; then with a stop after each of `steps`."""
+    """Trains `spec` without a stop and goes on from what it left; then with a stop after each of `steps`."""
     gc.freeze()  # A new phase collects garbage, which need not look through all of torch each time.
     train(spec, new_folder(out / "whole"), ranks)
     ranks.sum(torch.zeros(1))  # Rank 0's checkpoints are whole.

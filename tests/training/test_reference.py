@@ -14,14 +14,26 @@ from small_networks import Residual
 from trainer_runs import MakeSpec, Ran, read_run, start_elastic, start_ranks
 
 from shared.domain.events import TrainerSpec
-from shared.domain.freeze import FreezePlan
 from worker.training.proofs import combined, digest
 from worker.training.sampling import TrainingOrder
 
 HERE = Path(__file__).parent
-EVERYTHING = {"stem": 0.1, "bn": 0.1, "layer1": 0.1, "layer2": 1.0, "layer3": 1.0, "fc": 1.0}
-# What trains from which epoch, and the scale of its learning rate: thawed, then frozen again but for a part.
-TRAINS = {0: {"layer3": 1.0, "fc": 1.0}, 1: EVERYTHING, 3: {"layer1": 0.5, "fc": 1.0}}
+# A part thaws at small rates, then all but a part freezes again.
+FREEZE = {
+    "rules": [{"freeze": ["stem", "bn", "layer1", "layer2"]}],
+    "schedule": [
+        {"at_epoch": 1, "train": ["stem", "bn", "layer1"], "lr_scale": 0.1},
+        {"at_epoch": 1, "train": "layer2"},
+        {"at_epoch": 3, "freeze": ["stem", "bn", "layer2", "layer3"]},
+        {"at_epoch": 3, "train": "layer1", "lr_scale": 0.5},
+    ],
+}
+# The same in the words of the other loop: what trains from which epoch, and the scale of its learning rate.
+TRAINS = {
+    0: {"layer3": 1.0, "fc": 1.0},
+    1: {"stem": 0.1, "bn": 0.1, "layer1": 0.1, "layer2": 1.0, "layer3": 1.0, "fc": 1.0},
+    3: {"layer1": 0.5, "fc": 1.0},
+}
 N_EPOCHS = 5
 
 
@@ -67,11 +79,9 @@ def scheduled(make_spec: MakeSpec, pictures: Path, folder: Path, optimizer: str)
     torch.manual_seed(5)
     base = folder / "base.safetensors"
     save_file(Residual().state_dict(), base)
-    frozen = {epoch: all_but(trains) for epoch, trains in TRAINS.items()}
-    spec = make_spec(
+    return make_spec(
         "residual",
-        freeze=frozen.pop(0),
-        later=frozen,
+        freeze=FREEZE,
         weights={"path": str(base), "format": "safetensors", "sha256": "0" * 64},
         train={"path": str(pictures), "format": "image_folder"},
         # Every pixel is divided by 255, and nothing else.
@@ -79,23 +89,6 @@ def scheduled(make_spec: MakeSpec, pictures: Path, folder: Path, optimizer: str)
         world_size=2,
         hyperparameters={"n_epochs": N_EPOCHS, "optimizer": optimizer, "weight_decay": 0.01},
     )
-    return spec.model_copy(update={"freeze_plan": with_scales(spec.freeze_plan)})
-
-
-def all_but(trains: dict[str, float]) -> Any:
-    return [part for part in EVERYTHING if part not in trains] or "none"
-
-
-def with_scales(plan: FreezePlan) -> FreezePlan:
-    def scales(names: tuple[str, ...], trains: dict[str, float]) -> dict[str, float]:
-        by_name = {name: trains[name.partition(".")[0]] for name in names}
-        return {name: scale for name, scale in by_name.items() if scale != 1.0}
-
-    phases = [
-        phase.model_copy(update={"lr_scale": scales(phase.trainable, TRAINS[phase.from_epoch])})
-        for phase in plan.phases
-    ]
-    return plan.model_copy(update={"phases": tuple(phases)})
 
 
 def run_both(spec: TrainerSpec, folder: Path) -> tuple[Ran, list[list[dict[str, torch.Tensor]]]]:

@@ -89,6 +89,16 @@ def read_run(out: Path, exit_code: int = 0, output: str = "") -> Ran:
     return Ran(out, exit_code, output, errors)
 
 
+def last_checkpoint(ran: Ran) -> str:
+    """The folder of the last one that the run wrote."""
+    return str(ran.out / ran.of_type("checkpoint")[-1].folder)
+
+
+def going_on(spec: TrainerSpec, folder: str) -> TrainerSpec:
+    """The same job's next attempt, from the checkpoint in `folder`."""
+    return spec.model_copy(update={"resume_from": folder, "attempt": 2})
+
+
 def run_in_process(spec: TrainerSpec, out: Path) -> Ran:
     """Trains here, as one rank."""
     out.mkdir(exist_ok=True)
@@ -157,7 +167,9 @@ def new_spec(
             "validation_fraction": None,
             "class_names": CLASSES[:num_classes],
             "freeze": spec,
-            "freeze_plan": plan_of({0: freeze, **(later or {})}, tree, head_replaced=replace_head),
+            "freeze_plan": plan_of({0: freeze, **later}, tree, head_replaced=replace_head)
+            if later
+            else resolve(spec, tree, head_replaced=replace_head),
             "hyperparameters": {**HYPERPARAMETERS, **(hyperparameters or {})},
             "preprocessing": {
                 "height": height,

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from scripted_server import Answer, Script, refused, scripted, told
@@ -142,6 +143,12 @@ def test_a_folder_without_classes_is_refused(tmp_path: Path, names: list[str], t
     (tmp_path / "scans").mkdir()
     with pytest.raises(UsageError, match=told), packed(write_scans(tmp_path / "scans", names)):
         pass
+
+
+@pytest.mark.parametrize("told", ["labels.csv", "classes.txt"])
+def test_a_file_that_tells_the_classes_lies_beside_the_pictures(tmp_path: Path, told: str) -> None:
+    with packed(write_scans(tmp_path / "scans", ["1.png", told])) as package:
+        assert ZipFile(package.path).namelist() == ["1.png", told]
 
 
 def test_bytes_that_are_there_are_not_sent_again(server: Script, thaw: Thaw, tmp_path: Path) -> None:

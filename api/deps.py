@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from api.errors import NotBuiltYet
 from api.feed import EventFeed
 from api.metrics import ApiMetrics
+from api.services.plan_cache import PlanCache
 from shared.artifacts import ArtifactStore
 from shared.db.engine import transaction
 from shared.db.keys import Caller, find_caller
@@ -35,6 +36,7 @@ class Parts:
     store: ArtifactStore
     feed: EventFeed
     metrics: ApiMetrics
+    plans: PlanCache
     head_revision: str
 
 

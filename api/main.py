@@ -16,6 +16,7 @@ from api.feed import EventFeed
 from api.metrics import ApiMetrics
 from api.middleware import BodyCap, RequestContext
 from api.routes import files, job_history, job_results, jobs, models, system
+from api.services.plan_cache import PlanCache
 from shared.artifacts import StoreOptions, open_store
 from shared.db.engine import make_engine
 from shared.settings import Settings
@@ -59,6 +60,7 @@ def _make_parts(settings: Settings) -> Parts:
         store=open_store(settings.store_url, StoreOptions.from_settings(settings)),
         feed=EventFeed(engine),
         metrics=ApiMetrics(),
+        plans=PlanCache(),
         head_revision=head,
     )
 

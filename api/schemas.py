@@ -7,6 +7,9 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
+from shared.domain.freeze_plan import PlanPhase
+from shared.domain.plan_figures import ArtifactSizes, BatchNorm, CheckpointSize, Fit, Memory, Prefix
+
 Item = TypeVar("Item")
 
 
@@ -111,27 +114,24 @@ class JobSummary(BaseModel):
     error: JobError | None
 
 
-class PhaseView(BaseModel):
-    """What holds from an epoch on."""
-
-    from_epoch: int
-    trainable: list[str]
-    frozen: list[str]
-    still: list[str]
-    lr_scale: dict[str, float]
-    n_trainable: int
-    n_frozen: int
-    unproved_buffers: list[str]
-
-
 class Plan(BaseModel):
-    """What a freeze spec comes to on the network that will be trained."""
+    """What a freeze spec comes to on the network that will be trained, and what that takes: an estimate.
+
+    In a job it is as it was at submission; jobs of versions before the figures have none.
+    """
 
     object: Literal["fine_tuning.plan"] = "fine_tuning.plan"
     model: str
-    phases: list[PhaseView]
-    aliases: dict[str, str]
     head: dict[str, Any]
+    phases: list[PlanPhase]
+    aliases: dict[str, str]
+    memory: Memory | None = None
+    fits: list[Fit] = Field([], description="an answer for each kind of node there is")
+    warnings: list[str] = []
+    checkpoint: CheckpointSize | None = None
+    artifacts: ArtifactSizes | None = None
+    prefix: Prefix | None = None
+    batch_norm: BatchNorm | None = None
 
 
 class JobView(JobSummary):

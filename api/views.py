@@ -29,6 +29,7 @@ from shared.db.models import Artifact, Attempt, Checkpoint, Event, File, Job, Me
 from shared.db.paging import Page
 from shared.domain.errors import NotFound
 from shared.domain.job import JobState, openai_status
+from shared.domain.stored_plan import to_show
 
 Row = TypeVar("Row")
 Item = TypeVar("Item")
@@ -85,18 +86,18 @@ def job_summary(job: Job) -> JobSummary:
 
 def job_view(job: Job, attempts: Sequence[Attempt]) -> JobView:
     """A job with its plan, attempts and result."""
-    assert job.freeze_plan is not None, "only jobs of this kind are seen here"
     return JobView(
         **_job_fields(job),
-        freeze_plan=plan_view(job.model, job.freeze_plan, resolved_head(job.resolved)),
+        freeze_plan=plan_view(job),
         attempts=[attempt_view(attempt) for attempt in attempts],
         result={k: v for k, v in job.result.items() if k not in _LEFT_OUT_OF_RESULT} if job.result else None,
     )
 
 
-def plan_view(model: str, plan: dict[str, Any], head: dict[str, Any]) -> Plan:
-    """A freeze plan, alone or as part of a job."""
-    return Plan(model=model, phases=plan["phases"], aliases=plan["aliases"], head=head)
+def plan_view(job: Job) -> Plan:
+    """A job's plan, as it was when the job was submitted."""
+    assert job.freeze_plan is not None, "only jobs that train are seen here"
+    return Plan(model=job.model, head=resolved_head(job.resolved), **to_show(job.freeze_plan))
 
 
 def resolved_head(resolved: dict[str, Any]) -> dict[str, Any]:

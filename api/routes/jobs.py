@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from api.deps import CallerDep, PartsDep, ScopeDep, WriterDep, refuse_idempotency_key
 from api.errors import NotBuiltYet, documented
@@ -12,7 +12,7 @@ from api.query import After
 from api.schemas import JobSummary, JobView, ListOf, Plan
 from api.services.resolving import resolve_job
 from api.services.submit import submit
-from api.views import job_summary, job_view, page_of, plan_view, resolved_head
+from api.views import job_summary, job_view, page_of, resolved_head
 from shared.db.jobs import attempts, cancel_job, list_jobs, queued_jobs
 from shared.db.models import Job
 from shared.db.scope import Scope
@@ -42,7 +42,7 @@ _METADATA = {
 )
 def create(spec: JobSpec, scope: ScopeDep, caller: WriterDep, parts: PartsDep) -> JobView:
     """Submit a job: a base model, a data set, and what stays frozen."""
-    return _shown(scope, submit(scope, caller, parts.settings, spec))
+    return _shown(scope, submit(scope, caller, parts.settings, parts.plans, spec))
 
 
 @router.get("/fine_tuning/jobs", responses=documented(422, 404), openapi_extra=_METADATA)
@@ -88,12 +88,16 @@ def resume(job_id: str, scope: ScopeDep, caller: WriterDep) -> JobView:
     raise NotBuiltYet("resuming a job is not supported yet, as no job can be paused yet")
 
 
-@router.post("/fine_tuning/plan", responses=documented(409, 422))
-def plan(spec: PlanSpec, scope: ScopeDep) -> Plan:
-    """What a job would freeze and train. Takes a job's body, whose files may be left out; stores nothing."""
-    found = resolve_job(scope, spec)
-    head = resolved_head(found.job.model_dump(mode="json"))
-    return plan_view(spec.model, found.plan.model_dump(mode="json"), head)
+@router.post("/fine_tuning/plan", response_model=Plan, responses=documented(409, 422))
+def plan(spec: PlanSpec, scope: ScopeDep, parts: PartsDep) -> Response:
+    """What a job would freeze and train, and what that takes: memory, whether it fits, what it leaves behind.
+
+    Takes a job's body, whose files may be left out; stores nothing.
+    """
+    found = resolve_job(scope, spec, parts.plans)
+    head = resolved_head(found.job.model_dump(mode="json", include={"target", "replace_head"}))
+    text = found.plan.text(object="fine_tuning.plan", model=spec.model, head=head)
+    return Response(text, media_type="application/json")
 
 
 @router.get("/queue", responses=documented(422))

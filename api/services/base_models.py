@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from shared.db.catalog_rows import all_registered, registered
 from shared.db.models import Job, RegisteredModel
 from shared.db.scope import Scope
 from shared.domain.errors import Conflict, Invalid, NotFound
+from shared.domain.flow import Flow
 from shared.domain.job import FINAL_JOB_STATES, JobState
 from shared.domain.job_kind import JobKind
 from shared.domain.module_outputs import Outputs
@@ -43,6 +45,12 @@ class BaseModel:
     trained_for: TaskName | None = None
     made_for: TaskName = "classification"
     outputs: Outputs | None = None
+    described_flow: Mapping[str, Any] | None = None
+
+    @property
+    def flow(self) -> Flow | None:
+        """How data flows through it, at any picture size; None where that is not known. It is read anew."""
+        return Flow.from_data(self.described_flow) if self.described_flow else None
 
     @property
     def registered_key(self) -> tuple[str, str] | None:
@@ -146,6 +154,7 @@ def _of_registered(row: RegisteredModel) -> BaseModel:
         None,
         made_for=row.description.get("task", "classification"),
         outputs=Outputs.from_data(recorded) if recorded else None,
+        described_flow=row.description.get("flow"),
     )
 
 

@@ -1,23 +1,33 @@
-"""Whether any node could ever run a job."""
+"""The nodes there are, as a job sees them: whether any could ever run it, and what its devices hold."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
 from shared.db.inventory import NodeView, all_nodes
 from shared.domain.errors import Invalid, NotSupportedYet
 from shared.domain.fairshare import Node, Waiting, accelerator_fits, could_ever_run
+from shared.domain.fits import NodeKind
+from shared.domain.job import NodeState
 from shared.domain.spec import Resources
 
 
-def check_capacity(session: Session, asked: Resources, registered_model: tuple[str, str] | None) -> None:
-    """Refuse what no known node could ever give; where no node is known yet, refuse nothing."""
+def check_capacity(
+    session: Session, asked: Resources, registered_model: tuple[str, str] | None
+) -> list[NodeKind]:
+    """The kinds of nodes there are just now, by accelerator and memory.
+
+    Refuses what no known node could ever give; where no node is known yet, refuses nothing.
+    """
     if asked.nodes > 1:
         raise NotSupportedYet(
             "jobs on several nodes are not supported yet; give 1, with more devices_per_node",
             param="resources.nodes",
         )
-    nodes = [_as_node(view) for view in all_nodes(session)]
+    views = all_nodes(session)
+    nodes = [_as_node(view) for view in views]
     wanted = Waiting(
         id="",
         order=(0, 0.0, ""),
@@ -27,6 +37,30 @@ def check_capacity(session: Session, asked: Resources, registered_model: tuple[s
     )
     if nodes and not any(could_ever_run(wanted, node) for node in nodes):
         raise _too_much(asked, registered_model, nodes)
+    return _kinds(wanted, views)
+
+
+def _kinds(wanted: Waiting, views: Sequence[NodeView]) -> list[NodeKind]:
+    alike: dict[tuple[str, int | None], list[Node]] = {}
+    for view in views:
+        if view.node.state is not NodeState.LOST:
+            alike.setdefault((view.node.accelerator, view.node.memory_bytes), []).append(_as_node(view))
+    return [
+        NodeKind(accelerator, memory_bytes, len(nodes), _why_none(wanted, nodes))
+        for (accelerator, memory_bytes), nodes in alike.items()
+    ]
+
+
+def _why_none(wanted: Waiting, nodes: Sequence[Node]) -> str | None:
+    """Why none of these nodes, which are alike, could run the job; None where one could."""
+    if any(could_ever_run(wanted, node) for node in nodes):
+        return None
+    if not accelerator_fits(wanted.accelerator, nodes[0].accelerator):
+        return f"the job asks for the accelerator {wanted.accelerator!r}"
+    if wanted.devices_per_node > max(node.n_slots for node in nodes):
+        return f"the job asks for {wanted.devices_per_node} devices on one node"
+    assert wanted.registered_model is not None  # nothing else is left that could be missing
+    return f"the registered model {wanted.registered_model[0]!r} is not installed there"
 
 
 def _too_much(asked: Resources, model: tuple[str, str] | None, nodes: list[Node]) -> Invalid:

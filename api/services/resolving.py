@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 from api.services.base_models import BaseModel
 from api.services.capacity import check_capacity
 from api.services.data_files import DataFiles, find_data
+from api.services.plan_cache import PlanCache
+from api.services.planning import JobPlan, plan_job
 from api.services.preprocessing import NORMALISATION, resolve_preprocessing
 from api.services.storable_texts import check_storable
 from api.services.task_fit import check_task
 from api.services.weights import Start, find_start
 from shared.db.scope import Scope
-from shared.domain.effects import check_effects, check_warmup
+from shared.domain.effects import check_warmup
 from shared.domain.errors import Invalid
-from shared.domain.freeze import FreezePlan, resolve
 from shared.domain.module_tree import ModuleTree
 from shared.domain.resolved import (
     Architecture,
@@ -36,12 +37,12 @@ class Resolution:
     """A job that can be run, and where its parts come from."""
 
     job: ResolvedJob
-    plan: FreezePlan
+    plan: JobPlan
     start: Start
     data: DataFiles
 
 
-def resolve_job(scope: Scope, spec: JobSpec) -> Resolution:
+def resolve_job(scope: Scope, spec: JobSpec, plans: PlanCache) -> Resolution:
     """Decide everything that the spec leaves open. Raises ThawErrors that name the field."""
     check_storable(spec.model_dump(mode="json"))
     data = find_data(scope, spec)
@@ -50,9 +51,7 @@ def resolve_job(scope: Scope, spec: JobSpec) -> Resolution:
     base = _with_known_head(start.base, spec)
     tree, replace_head = _decide_head(spec, base, data.class_names)
     hyperparameters = _hyperparameters(spec, data)
-    plan = resolve(spec.freeze, tree, head_replaced=replace_head, n_epochs=hyperparameters.n_epochs)
-    check_effects(hyperparameters, tree, plan)
-    check_capacity(scope.session, spec.resources, base.registered_key)
+    nodes = check_capacity(scope.session, spec.resources, base.registered_key)
     job = ResolvedJob(
         task=spec.task,
         base=base.architecture,
@@ -67,6 +66,7 @@ def resolve_job(scope: Scope, spec: JobSpec) -> Resolution:
         max_duration_s=spec.max_duration_s,
         seed=spec.seed,
     )
+    plan = plan_job(plans, spec, job, replace(base, tree=tree), nodes)
     return Resolution(job, plan, start, data)
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from api.services.plan_cache import PlanCache
 from api.services.resolving import resolve_job
+from shared.db.history import record
 from shared.db.jobs import add_job
 from shared.db.keys import Caller
 from shared.db.models import Job
 from shared.db.scope import Scope
 from shared.domain.spec import JobSpec
+from shared.domain.stored_plan import to_store
 from shared.ids import new_id
 from shared.settings import Settings
 
 
-def submit(scope: Scope, caller: Caller, settings: Settings, spec: JobSpec) -> Job:
+def submit(scope: Scope, caller: Caller, settings: Settings, plans: PlanCache, spec: JobSpec) -> Job:
     """Store the job that `spec` asks for. Raises ThawErrors, and then nothing is stored."""
-    found = resolve_job(scope, spec)
+    found = resolve_job(scope, spec, plans)
     base, files = found.start.base, found.data
     assert files.training is not None  # JobSpec cannot do without one
     job = Job(
@@ -28,7 +31,7 @@ def submit(scope: Scope, caller: Caller, settings: Settings, spec: JobSpec) -> J
         weights_file_id=found.start.file.id if found.start.file else None,
         spec=spec.model_dump(mode="json"),
         resolved=found.job.model_dump(mode="json"),
-        freeze_plan=found.plan.model_dump(mode="json"),
+        freeze_plan=to_store(found.plan.data()),
         priority=spec.priority,
         devices_per_node=spec.resources.devices_per_node,
         nodes=spec.resources.nodes,
@@ -36,5 +39,9 @@ def submit(scope: Scope, caller: Caller, settings: Settings, spec: JobSpec) -> J
         max_attempts=settings.max_attempts,
         wait_reason=f"waits for the model of job {base.waits_for}" if base.waits_for else None,
     )
-    add_job(scope, job, actor=f"api:{caller.key_id}")
+    actor = f"api:{caller.key_id}"
+    add_job(scope, job, actor=actor)
+    # An estimate refuses nothing; whoever watches the job should still see it.
+    for warning in found.plan.on_nodes["warnings"]:
+        record(scope.session, job, "note", warning, actor=actor, level="warn")
     return job

@@ -19,6 +19,7 @@ from shared.domain.freeze import FreezePlan
 from shared.domain.job import LIVE_ATTEMPT_STATES
 from shared.domain.job_kind import JobKind
 from shared.domain.resolved import JobWeights, ResolvedJob
+from shared.domain.stored_plan import freeze_plan_in
 
 MODEL_ARTIFACT = "model.safetensors"
 
@@ -108,7 +109,7 @@ def load_work(session: Session, token: UUID) -> Work:
         devices_per_node=job.devices_per_node,
         accelerator=job.accelerator,
         resolved=resolved,
-        freeze_plan=FreezePlan.model_validate(job.freeze_plan) if job.freeze_plan is not None else None,
+        freeze_plan=freeze_plan_in(job.freeze_plan) if job.freeze_plan is not None else None,
         training=_file(session, job.training_file_id),
         validation=_file(session, job.validation_file_id) if job.validation_file_id else None,
         weights=_file(session, job.weights_file_id) if job.weights_file_id else None,

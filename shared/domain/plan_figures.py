@@ -10,8 +10,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.domain.freeze_plan import FreezePlan
-
 Device = Literal["cuda", "cpu"]
 
 
@@ -126,28 +124,10 @@ class Fit(Figure):
 
 
 class PlanFigures(Figure):
-    """All that depends on the job alone."""
+    """All that does not depend on the nodes there are."""
 
     memory: Memory
     checkpoint: CheckpointSize
     artifacts: ArtifactSizes
     prefix: Prefix | None
     batch_norm: BatchNorm
-
-
-class JobFigures(PlanFigures):
-    """The same, with what the nodes that there were made of it when the job was submitted."""
-
-    fits: tuple[Fit, ...]
-    warnings: tuple[str, ...] = ()
-
-
-class JobPlan(FreezePlan):
-    """A freeze plan as a job keeps it. Jobs of earlier versions have no figures."""
-
-    figures: JobFigures | None = None
-
-    @property
-    def freeze_plan(self) -> FreezePlan:
-        """What the trainer needs of it."""
-        return FreezePlan(**{name: getattr(self, name) for name in FreezePlan.model_fields})

@@ -87,8 +87,17 @@ class ApiHouse:
         root = Path(urlsplit(self.settings.store_url).path)
         return [path for path in root.rglob("*") if path.is_file()]
 
-    def node(self, name: str = "node-0", *, slots: int = 2, models: Sequence[tuple[str, str]] = ()) -> None:
-        facts = NodeFacts(name, f"run.{name}", "127.0.0.1", 29500, "cpu", None, slots, tuple(models))
+    def node(
+        self,
+        name: str = "node-0",
+        *,
+        slots: int = 2,
+        models: Sequence[tuple[str, str]] = (),
+        accelerator: str = "cpu",
+        memory_bytes: int | None = None,
+    ) -> None:
+        place = (f"run.{name}", "127.0.0.1", 29500)
+        facts = NodeFacts(name, *place, accelerator, memory_bytes, slots, tuple(models))
         with transaction(self.engine) as session:
             register(session, facts, uuid4())
 

@@ -11,9 +11,9 @@ from api_house import JOBS, ApiHouse, api_on, refused, safetensors_of, two_layer
 from shared import catalog
 from shared.db.engine import transaction
 from shared.db.models import Event, Job
-from shared.domain.freeze import FreezePlan
 from shared.domain.job import JobState, StopReason
 from shared.domain.resolved import JobWeights, PublishedWeights, ResolvedJob, UploadedWeights
+from shared.domain.stored_plan import freeze_plan_in
 from shared.settings import Settings
 
 RUNNING = (JobState.DISPATCHED, JobState.RUNNING)
@@ -30,7 +30,7 @@ def api(settings: Settings) -> Iterator[ApiHouse]:
 def _resolved(api: ApiHouse, job_id: str) -> ResolvedJob:
     with transaction(api.engine) as session:
         job = session.get_one(Job, job_id)
-        FreezePlan.model_validate(job.freeze_plan)
+        freeze_plan_in(job.freeze_plan or {})
         return ResolvedJob.model_validate(job.resolved)
 
 

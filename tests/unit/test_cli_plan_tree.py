@@ -55,22 +55,44 @@ def test_without_the_networks_order_the_frozen_part_comes_first() -> None:
     assert names == ["conv1", "layer1", "fc"]
 
 
-def test_phases_and_shared_tensors_are_named() -> None:
+def test_of_a_later_phase_only_what_changes_is_drawn() -> None:
     first = plan()["phases"][0]
     second = {
         **first,
         "from_epoch": 3,
-        "trainable": ORDER,
-        "frozen": [],
-        "still": [],
-        "n_trainable": 10_000,
-        "n_frozen": 0,
+        "trainable": [*first["trainable"], "layer1.0.bn.weight"],
+        "frozen": ["conv1.weight", "layer1.0.conv.weight"],
+        "still": ["conv1", "layer1.0.conv"],
+        "lr_scale": {"layer1.1.conv.weight": 0.5},
+        "n_trainable": 1_600,
+        "n_frozen": 8_400,
     }
-    lines = drawn(plan(phases=[first, second], aliases={"out.weight": "fc.weight"}))
-    assert lines[0] == "from epoch 1"
-    assert lines[lines.index("from epoch 4 (at_epoch: 3)") + 1].startswith(
-        "tiny: 10,000 of 10,000 parameters train (100.00%)"
-    )
+    lines = drawn(plan(phases=[first, second]))
+    assert lines[0] == "epochs 1-3"
+    assert lines[lines.index("from epoch 4 on (at_epoch 3)") :] == [
+        "from epoch 4 on (at_epoch 3)",
+        "tiny: 1,600 of 10,000 parameters train (16.00%), 8,400 are frozen",
+        "├── both    layer1  (2 of 3 train)",
+        "│   ├── both    0  (1 of 2 train)",
+        "│   │   └── TRAINS  bn  (1 tensor, was frozen)",
+        "│   └── TRAINS  1  (1 tensor, learning rate x0.5, was x0.1)",
+        "└── all else as before",
+    ]
+
+
+def test_a_part_that_freezes_again_says_that_it_trained() -> None:
+    first = plan()["phases"][0]
+    second = {**first, "from_epoch": 1, "frozen": [*first["frozen"], "layer1.1.conv.weight"]}
+    second["trainable"] = ["fc.weight", "fc.bias"]
+    lines = drawn(plan(phases=[first, second]))
+    assert lines[0] == "epoch 1"
+    assert "│   └── frozen  1  (1 tensor, was training)" in lines
+    # What has changed below them stands there in full, what has not is left out.
+    assert [line for line in lines[lines.index("from epoch 2 on (at_epoch 1)") :] if "fc" in line] == []
+
+
+def test_shared_tensors_are_named() -> None:
+    lines = drawn(plan(aliases={"out.weight": "fc.weight"}))
     assert lines[-1] == "out.weight is the same tensor as fc.weight"
 
 

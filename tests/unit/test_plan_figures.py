@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from planned_network import FLOW, HEAD_THEN_ALL, HEAD_THEN_ALL_BUT_CONV, subject
+from planned_network import HEAD_THEN_ALL, HEAD_THEN_ALL_BUT_CONV, subject
 
-from shared.domain.freeze_plan import FreezePlan
 from shared.domain.plan import planned
-from shared.domain.plan_figures import JobFigures, JobPlan, PlanFigures
+from shared.domain.plan_figures import PlanFigures
+from shared.domain.stored_plan import freeze_plan_in, to_show, to_store
 
 
 def figures(*args: Any, **changes: Any) -> PlanFigures:
@@ -101,20 +101,12 @@ class TestSizes:
 
 class TestAsAJobKeepsIt:
     def test_it_comes_back_as_it_was(self) -> None:
-        asked = subject("backbone")
-        kept = JobFigures(**dict(planned(asked).figures), fits=())
-        plan = JobPlan(**dict(asked.plan), figures=kept)
-        read = JobPlan.model_validate_json(plan.model_dump_json())
-        assert read == plan
-        assert read.freeze_plan == asked.plan
-        assert type(read.freeze_plan) is FreezePlan
+        plan = subject("backbone").plan.model_dump(mode="json")
+        shown = {**plan, "memory": {"total_bytes": 3}, "fits": []}
+        assert to_show(to_store(shown)) == shown
+        assert freeze_plan_in(to_store(shown)) == subject("backbone").plan
 
     def test_a_job_from_before_there_were_figures_is_readable(self) -> None:
-        old = subject("backbone").plan
-        read = JobPlan.model_validate_json(old.model_dump_json())
-        assert read.figures is None
-        assert read.freeze_plan == old
-
-
-def test_the_network_of_these_tests_is_one_flow() -> None:
-    assert [step.module for step in FLOW.steps] == ["conv", "norm", "scale", "drop", "fc"]
+        old = subject("backbone").plan.model_dump(mode="json")
+        assert to_show(old) == old
+        assert freeze_plan_in(old) == subject("backbone").plan

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from thaw.cli.output import Json, as_json, say, screen, size
+from thaw.cli.output import Json, as_json, say, screen
 from thaw.cli.plan_tree import drawn_plan
+from thaw.cli.plan_words import remarks
 from thaw.cli.session import server
 from thaw.client import Thaw
 from thaw.jobfile import load, local_files
@@ -26,7 +27,7 @@ JobFile = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job, in t
 
 
 def plan(ctx: typer.Context, job_file: JobFile, set_: Set = None, json: Json = False) -> None:
-    """Show what a job would freeze and train, and the memory it would take. Nothing is stored or run."""
+    """Show what a job would freeze and train, what that takes, and where it fits. Nothing runs."""
     spec = load(job_file, set_ or ())
     with server(ctx) as thaw:
         _use_uploaded(thaw, spec)
@@ -39,21 +40,6 @@ def plan(ctx: typer.Context, job_file: JobFile, set_: Set = None, json: Json = F
     console.print(drawn_plan(answer, order))
     for remark in remarks(answer):
         console.print(remark)
-
-
-def remarks(answer: Mapping[str, Any]) -> Iterator[str]:
-    """What a plan says beside the tree: memory, where it fits, the part that could be computed once."""
-    for title in ("memory", "fits", "prefix"):
-        if found := answer.get(title):
-            yield f"{title}: {_in_words(found)}"
-
-
-def _in_words(value: Any, name: str = "") -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_in_words(inner, str(key))}" for key, inner in value.items())
-    if isinstance(value, list | tuple):
-        return "; ".join(_in_words(inner) for inner in value)
-    return size(value) if name.endswith("bytes") and isinstance(value, int) else str(value)
 
 
 def _use_uploaded(thaw: Thaw, spec: dict[str, Any]) -> None:

@@ -2,74 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree
 
+from thaw.cli.plan_branches import Branch, Way, branches
+
 _STYLES = {"TRAINS": "bold green", "frozen": "cyan", "both": "yellow"}
 _LABEL_WIDTH = 8
-
-
-@dataclass
-class Branch:
-    """A module, or at the leaves a parameter, with what is below it: how many parameter tensors train and are
-    frozen, and the factors on the learning rate of those that train.
-    """
-
-    name: str
-    path: str
-    trained: int = 0
-    frozen: int = 0
-    scales: set[float] = field(default_factory=set)
-    children: dict[str, Branch] = field(default_factory=dict)
-
-    @property
-    def state(self) -> str:
-        if self.trained and self.frozen:
-            return "both"
-        return "TRAINS" if self.trained else "frozen"
 
 
 def drawn_plan(plan: Mapping[str, Any], order: Sequence[str] = ()) -> RenderableType:
     """Every phase of a plan under a line with its counts. A subtree that is all one way is one line.
 
-    `order` are parameter names as the network has them. Without it the frozen ones stand before the others.
+    Of the later phases only what changes is drawn. `order` are parameter names as the network has them;
+    without it the frozen ones stand before the others.
     """
     rank = {name: place for place, name in enumerate(order)}
+    phases = plan["phases"]
     parts: list[RenderableType] = []
-    for phase in plan["phases"]:
-        if len(plan["phases"]) > 1:
-            parts.append(Text(_when(phase["from_epoch"]), style="bold"))
-        parts.append(_drawn_phase(str(plan["model"]), phase, rank))
+    for number, phase in enumerate(phases):
+        if len(phases) > 1:
+            at_epoch = f" (at_epoch {phase['from_epoch']})" if number else ""
+            parts.append(Text(f"{epochs(phases, number)}{at_epoch}", style="bold"))
+        before = phases[number - 1] if number else None
+        parts.append(_drawn_phase(str(plan["model"]), phase, before, rank))
     aliases = sorted((plan.get("aliases") or {}).items())
     parts.extend(Text(f"{alias} is the same tensor as {name}") for alias, name in aliases)
     return Group(*parts)
 
 
-def branches(phase: Mapping[str, Any], rank: Mapping[str, int]) -> Branch:
-    """The parameters of a phase as a tree, ordered by rank as far as it is known."""
-    root = Branch("", "")
-    trainable = frozenset(phase["trainable"])
-    scales: Mapping[str, float] = phase.get("lr_scale") or {}
-    for name in sorted([*phase["frozen"], *phase["trainable"]], key=lambda name: rank.get(name, len(rank))):
-        _add(root, name, scales.get(name, 1.0) if name in trainable else None)
-    return root
-
-
-def _when(epoch: int) -> str:
-    """People count from 1, the spec from 0: with both, nobody has to know which one this is."""
-    return f"from epoch {epoch + 1} (at_epoch: {epoch})" if epoch else "from epoch 1"
-
-
-def _drawn_phase(model: str, phase: Mapping[str, Any], rank: Mapping[str, int]) -> Tree:
-    title = Text.assemble((model, "bold"), f": {counts(phase['n_trainable'], phase['n_frozen'])}")
-    tree = Tree(title)
-    _draw(tree, branches(phase, rank), frozenset(phase["still"]))
-    return tree
+def epochs(phases: Sequence[Mapping[str, Any]], number: int) -> str:
+    """The epochs of a phase, counted from 1 as people do: "epoch 1", "epochs 2-5", "from epoch 6 on"."""
+    first = phases[number]["from_epoch"] + 1
+    if number + 1 == len(phases):
+        return f"from epoch {first} on"
+    last = phases[number + 1]["from_epoch"]
+    return f"epoch {first}" if first == last else f"epochs {first}-{last}"
 
 
 def counts(trained: int, frozen: int) -> str:
@@ -79,41 +51,57 @@ def counts(trained: int, frozen: int) -> str:
     return f"{trained:,} of {total:,} parameters train ({share:.2f}%), {frozen:,} are frozen"
 
 
-def _add(root: Branch, name: str, scale: float | None) -> None:
-    """Counts the parameter `name` at each branch above it. Without a scale it is frozen."""
-    branch = root
-    path = ""
-    for step in name.split("."):
-        path = f"{path}.{step}" if path else step
-        branch = branch.children.setdefault(step, Branch(step, path))
-        if scale is None:
-            branch.frozen += 1
-        else:
-            branch.trained += 1
-            branch.scales.add(scale)
+def _drawn_phase(
+    model: str, phase: Mapping[str, Any], before: Mapping[str, Any] | None, rank: Mapping[str, int]
+) -> Tree:
+    title = Text.assemble((model, "bold"), f": {counts(phase['n_trainable'], phase['n_frozen'])}")
+    tree = Tree(title)
+    root = branches(phase, before, rank)
+    _draw(tree, root, frozenset(phase["still"]), only_changed=before is not None)
+    if before is not None:
+        tree.add(Text("all else as before", style="dim"))
+    return tree
 
 
-def _draw(tree: Tree, branch: Branch, still: Collection[str]) -> None:
+def _draw(tree: Tree, branch: Branch, still: Collection[str], *, only_changed: bool) -> None:
     for child in branch.children.values():
+        if only_changed and not child.has_changed:
+            continue
         drawn = tree.add(_label(child, still))
-        if child.state == "both":
-            _draw(drawn, child, still)
+        if not child.is_uniform:
+            _draw(drawn, child, still, only_changed=only_changed)
 
 
 def _label(branch: Branch, still: Collection[str]) -> Text:
-    remarks: list[str] = []
-    if branch.children:
-        n = branch.trained + branch.frozen
-        tensors = f"{branch.trained} of {n} train" if branch.state == "both" else f"{n} tensor{'s' * (n > 1)}"
-        remarks.append(tensors)
-    if branch.path in still:
-        remarks.append("still")
-    if branch.state == "TRAINS" and branch.scales != {1.0}:
-        remarks.append(f"learning rate {_span(branch.scales)}")
+    remarks = [*_size(branch), *(["still"] if branch.path in still else []), *_rate(branch)]
     label = Text.assemble((f"{branch.state:<{_LABEL_WIDTH}}", _STYLES[branch.state]), branch.name)
     return label.append(f"  ({', '.join(remarks)})", style="dim") if remarks else label
 
 
-def _span(scales: Collection[float]) -> str:
+def _size(branch: Branch) -> Iterator[str]:
+    n = branch.n_tensors
+    if branch.state == "both":
+        yield f"{branch.n_trained} of {n} train"
+    elif branch.children:
+        yield f"{n} tensor{'s' * (n > 1)}"
+
+
+def _rate(branch: Branch) -> Iterator[str]:
+    """The rates at which a branch learns that trains as a whole, and what it was where that has changed."""
+    if not branch.is_uniform:
+        return
+    now, before = ({pair[time] for pair in branch.ways} for time in (0, 1))
+    if branch.n_trained and {way.scale for way in now} != {1.0}:
+        yield f"learning rate {_span(now)}"
+    if not branch.has_changed:
+        return
+    if all(way.trains for way in now | before):
+        yield f"was {_span(before)}"
+    else:
+        yield "was training" if branch.state == "frozen" else "was frozen"
+
+
+def _span(ways: Collection[Way]) -> str:
+    scales = [way.scale for way in ways]
     least, most = min(scales), max(scales)
     return f"x{least:g}" if least == most else f"x{least:g} to x{most:g}"

@@ -44,6 +44,8 @@ def find_data(scope: Scope, spec: JobSpec) -> DataFiles:
     validation = _data_file(scope, spec.validation_file, spec.task, "validation_file")
     if training is None:
         return DataFiles(None, validation, None)
+    if validation is not None:
+        _check_is_another(validation, training)
     if spec.validation_fraction is not None:
         _check_share(training, spec.validation_fraction)
     if spec.task == "reconstruction":
@@ -88,6 +90,17 @@ def _data_file(scope: Scope, file_id: str | None, task: TaskName, param: str) ->
             code="wrong_data_set",
         )
     return file
+
+
+def _check_is_another(validation: File, training: File) -> None:
+    if validation.sha256 == training.sha256:
+        same = "is" if validation.id == training.id else f"has the same bytes as {training.id},"
+        raise Invalid(
+            f"{validation.id} {same} the training file, so that the figures would be of pictures that were "
+            "trained on; give another file, or a validation_fraction",
+            param="validation_file",
+            code="same_file",
+        )
 
 
 def _check_several_classes(file: File, task: TaskName, class_names: list[str]) -> None:

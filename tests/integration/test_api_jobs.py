@@ -345,6 +345,15 @@ def test_data_sets_must_have_the_classes_that_training_needs(api: ApiHouse) -> N
     assert api.job(training_file=pets, validation_file=one)["validation_file"] == one
 
 
+def test_pictures_that_are_trained_on_do_not_validate(api: ApiHouse) -> None:
+    pets, again, held_out = (api.data_set("cat", "dog", samples=count) for count in (3, 3, 2))
+
+    for same, words in ((pets, f"{pets} is the training file"), (again, f"same bytes as {pets}")):
+        answer = api.submit(training_file=pets, validation_file=same)
+        refused(answer, 422, "validation_file", words, "validation_fraction")
+    assert api.job(training_file=pets, validation_file=held_out)["validation_file"] == held_out
+
+
 def test_idempotency_keys_are_refused_until_they_are_kept(api: ApiHouse) -> None:
     answer = api.client.post(JOBS, json={}, headers={"Idempotency-Key": "a"})
     refused(answer, 501, "Idempotency-Key", "not supported yet")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from api.services.parquet_file import looks_like_parquet, read_labelled_table
+from api.services.parquet_apart import looks_like_parquet, read_labelled_table_apart
 from shared.domain.archive import Caps, open_archive
 from shared.domain.datasets import read_data_set
 from shared.domain.errors import Invalid
@@ -33,7 +33,7 @@ def inspect(file: BinaryIO, settings: Settings) -> Inspected:
     if file.read(4) in _ZIP_STARTS:
         return _archive(file, caps)
     if looks_like_parquet(file):
-        return Inspected("parquet", read_labelled_table(file, caps))
+        return Inspected("parquet", read_labelled_table_apart(file, caps))
     if looks_like_safetensors(file):
         shapes = read_shapes(file)
         return Inspected("weights", {"n_tensors": len(shapes), "tensors": shapes})

@@ -19,16 +19,10 @@ _MAX_CLASSES = 100_000
 _BATCH_ROWS = 65_536
 
 
-def looks_like_parquet(file: BinaryIO) -> bool:
-    """Whether the file starts as a Parquet file does."""
-    file.seek(0)
-    return file.read(4) == b"PAR1"
-
-
 def read_labelled_table(file: BinaryIO, caps: Caps) -> dict[str, Any]:
     """The columns that matter, the task that the labels are for, and what was counted of them.
 
-    Raises Invalid and TooLarge.
+    Raises Invalid and TooLarge, and MemoryError where a part of it unpacks to more than there is.
     """
     try:
         table = pq.ParquetFile(file)
@@ -36,6 +30,8 @@ def read_labelled_table(file: BinaryIO, caps: Caps) -> dict[str, Any]:
         _check_amount(table.metadata, caps)
         has_lists = pa.types.is_list(table.schema_arrow.field(label).type)
         found = read_label_lists(file, label) if has_lists else _read_classes(file, label)
+    except MemoryError:  # of Arrow's errors the one that says nothing of the file
+        raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _bad(f"this is no readable Parquet file ({_first_line(error)})") from error
     task = "multilabel" if has_lists else "classification"

@@ -117,10 +117,12 @@ class Phases:
         self._before: dict[str, bytes] = {**run.frozen_before, **fresh}
 
     def _tell_of_change(self, over: PhaseAccount) -> None:
-        phase = self.stepper.phase
+        phase, proof = self.stepper.phase, over.frozen_proof
+        kept = f"what was frozen before it is bit-identical ({proof.after[:12]})"
+        was_any = proof.n_parameters + proof.n_buffers > 0
         message = (
-            f"{self._when(phase)}{phase.n_trainable:,} parameters train from here on; the phase before is "
-            f"proved, its frozen part is bit-identical ({over.frozen_proof.after[:12]})"
+            f"{self._when(phase)}{phase.n_trainable:,} parameters train from here on; "
+            f"{kept if was_any else 'nothing was frozen before it'}"
         )
         data = {"n_trainable": phase.n_trainable, "n_frozen": phase.n_frozen, "before": over.model_dump()}
         self._run.progress.note("freeze_phase", message, {"from_epoch": phase.from_epoch, **data})

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from api.services.parquet_label_lists import read_label_lists
+from api.services.parquet_pictures import check_pictures
 from shared.domain.archive import Caps
 from shared.domain.errors import Invalid, TooLarge
 from shared.domain.labelled_images import wrong_label
@@ -28,6 +29,7 @@ def read_labelled_table(file: BinaryIO, caps: Caps) -> dict[str, Any]:
         table = pq.ParquetFile(file)
         image, label = _image_column(table.schema_arrow), _label_column(table.schema_arrow)
         _check_amount(table.metadata, caps)
+        check_pictures(file, image)
         has_lists = pa.types.is_list(table.schema_arrow.field(label).type)
         found = read_label_lists(file, label) if has_lists else _read_classes(file, label)
     except MemoryError:  # of Arrow's errors the one that says nothing of the file

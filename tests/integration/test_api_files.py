@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterator
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from api_house import (
     ApiHouse,
@@ -25,6 +26,7 @@ from shared.domain.job import JobState
 from shared.settings import Settings
 
 PICTURES = [b"a", b"b", b"c"]
+STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 NO_TEXT = pa.Array.from_buffers(pa.string(), 3, pa.array([b"a", b"\xff", b"c"]).buffers())
 
 
@@ -86,6 +88,16 @@ def test_a_parquet_file_is_kept_with_its_columns(
     assert details["n_samples"] == 3
 
 
+@pytest.mark.parametrize("statistics", [True, False])
+def test_a_row_without_a_picture_is_left_to_training(api: ApiHouse, statistics: bool) -> None:
+    pictures = pa.array([None, {"bytes": b"x", "path": None}], STRUCT)
+    content = io.BytesIO()
+    pq.write_table(
+        pa.table({"image": pictures, "label": [1, 2]}), content, write_statistics=statistics, row_group_size=1
+    )
+    assert api.upload(content.getvalue()).json()["details"]["n_samples"] == 2
+
+
 def test_weights_are_kept(api: ApiHouse) -> None:
     file = api.upload(safetensors_of({"fc.weight": [10, 16], "fc.bias": [10]}), "m.safetensors").json()
 
@@ -130,6 +142,15 @@ REFUSED = {
     "no label column": (parquet_of({"image": PICTURES}), "label", "image (binary)"),
     "no image column": (parquet_of({"picture": ["a"], "label": [1]}), "pictures", "picture (string)"),
     "a row without a label": (parquet_of({"image": PICTURES, "label": [1, None, 2]}), "without a label"),
+    "no picture in any row": (
+        parquet_of({"image": pa.array([None] * 3, pa.binary()), "label": [1, 2, 3]}),
+        "column 'image' holds no picture",
+        "3 rows",
+    ),
+    "no picture in any struct": (
+        parquet_of({"img": pa.array([{"bytes": None, "path": "1.png"}, None], STRUCT), "label": [1, 2]}),
+        "column 'img' holds no picture",
+    ),
     "no text": (parquet_of({"image": PICTURES, "label": NO_TEXT}), "no readable Parquet"),
     "a label without a letter": (parquet_of({"image": PICTURES, "label": ["", "a", "b"]}), "the label ''"),
     "no rows": (parquet_of({"image": PICTURES, "label": [1, 2, 3]})[:200], "Parquet"),

@@ -125,6 +125,7 @@ def test_looking_ahead_leaves_no_trace(
     assert run_here(spec, "blind").result.ranks.checksum == looked.ranks.checksum
 
 
+@pytest.mark.slow
 def test_ranks_that_drift_apart_in_a_later_phase_are_caught_at_its_first_step(
     make_spec: MakeSpec, tmp_path: Path
 ) -> None:

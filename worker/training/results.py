@@ -106,7 +106,7 @@ def decisions(run: Run, state: RunState, phases: Sequence[PhaseAccount]) -> dict
     asked = run.spec.hyperparameters
     order, epoch = run.data.order, state.kept_epoch
     left_out = len(order.indices) - order.samples_per_epoch
-    moves = bool(moving_buffers(run.model, run.phase_at(epoch)))
+    moves = any(moving_buffers(run.model, run.phase_at(phase.from_epoch)) for phase in phases)
     made = {
         "precision": run.precision.reason,
         "model": f"epoch {epoch}, counted from 0: {_why_kept(state, run.spec.hyperparameters.keep)}",

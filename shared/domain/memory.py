@@ -11,6 +11,8 @@ Where the rules come from:
   (torch/optim/optimizer.py on `foreach`); SGD has none of it without weight decay.
 - Activations: the tensors that operations save for their backward, and only those that it reads
   (docs.pytorch.org/docs/stable/notes/autograd.html, "Saved tensors"); `flow_needs` counts them.
+- Gradient checkpointing: a block keeps what it reads, and all else only while it runs again in the backward
+  (docs.pytorch.org/docs/stable/checkpoint.html).
 - Autocast: convolutions and linear layers run on copies in half precision and save these, so that activations
   halve and the weights that backward reads have a second, half copy; normalisation over layers and groups
   keeps computing in float32 (docs.pytorch.org/docs/stable/amp.html, the lists of operations).
@@ -161,7 +163,7 @@ def _update(trained: int, hyperparameters: ResolvedHyperparameters) -> int:
 def _sample_needs(flow: FlowBytes, training: Training, *, is_half: bool) -> SampleNeeds:
     scale = training.area / training.flow_area
     share = 0.5 if is_half else 1.0
-    kept = flow.kept * share + flow.kept_float32 * (1 - share)
+    kept = flow.kept.bytes * share + flow.kept.float32 * (1 - share)
     at_once = _EVALUATED_AT_ONCE * (flow.evaluating * share * scale + _PIXEL_BYTES * training.area)
     return SampleNeeds(
         activations=round(kept * scale),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from shared.domain.freeze_plan import PlanPhase
 from shared.domain.memory import Training, moments
-from shared.domain.module_tree import ModuleTree, is_below
+from shared.domain.module_tree import ModuleTree
 from shared.domain.plan_figures import ArtifactSizes, CheckpointSize
 from shared.domain.tensor_bytes import TensorBytes
 
@@ -21,6 +21,9 @@ _HEADER_ENTRY = 75
 _STATE_ENTRY = 290
 _HASH_ENTRY = 78
 _STEP_BYTES = 4
+# Of trainable.safetensors: quotes to be escaped in each entry of the other header, and what names the base.
+_ESCAPES = 10
+_HASHES_OF_BASE = 450
 # Of state.pt as a whole, of each rank (torch's, Python's and numpy's generators), of each epoch's history.
 _STATE_BASE = 4_000
 _OF_A_RANK = 15_200
@@ -45,8 +48,12 @@ class Tensors:
         return cls(len(found), sum(size for _, size in found), sum(len(name) for name, _ in found))
 
     @property
+    def header(self) -> int:
+        return self.letters + self.n * _HEADER_ENTRY
+
+    @property
     def as_safetensors(self) -> int:
-        return self.bytes + self.letters + self.n * _HEADER_ENTRY
+        return self.bytes + self.header
 
 
 def checkpoint_size(
@@ -68,23 +75,19 @@ def checkpoint_size(
     )
 
 
-def artifact_sizes(
-    tree: ModuleTree, weighed: TensorBytes, phases: Sequence[PlanPhase], new_head: Sequence[str]
-) -> ArtifactSizes:
+def artifact_sizes(tree: ModuleTree, weighed: TensorBytes, phases: Sequence[PlanPhase]) -> ArtifactSizes:
     """Of model.safetensors and trainable.safetensors, in which each name of a shared tensor has a copy.
 
-    `new_head` are the modules that the base does not have.
+    The second holds what some phase may change, and the header of the first.
     """
     frozen = _frozen_always(weighed, phases)
     aliased = ((alias, weighed.parameters[name]) for alias, name in tree.aliases.items())
     whole = [*_all(weighed), *aliased]
-    made = [
-        (name, size)
-        for name, size in whole
-        if tree.aliases.get(name, name) not in frozen or any(is_below(name, path) for path in new_head)
-    ]
+    moved = Tensors.of((n, size) for n, size in whole if tree.aliases.get(n, n) not in frozen)
+    model = Tensors.of(whole)
     return ArtifactSizes(
-        model_bytes=Tensors.of(whole).as_safetensors, trainable_bytes=Tensors.of(made).as_safetensors
+        model_bytes=model.as_safetensors,
+        trainable_bytes=moved.as_safetensors + model.header + model.n * _ESCAPES + _HASHES_OF_BASE,
     )
 
 

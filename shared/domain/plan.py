@@ -74,9 +74,7 @@ def planned(subject: Subject) -> Planned:
     figures = PlanFigures(
         memory=_memory(subject, needs[subject.device]),
         checkpoint=checkpoint_size(weighed, plan.phases, training, _counted_classes(job)),
-        artifacts=artifact_sizes(
-            subject.tree, weighed, plan.phases, job.target.head if job.replace_head else ()
-        ),
+        artifacts=artifact_sizes(subject.tree, weighed, plan.phases),
         prefix=_prefix(subject, flowing),
         batch_norm=_batch_norm(subject),
     )
@@ -93,17 +91,28 @@ def _flowing(subject: Subject) -> list[FlowNeeds | None]:
 def _needs(
     subject: Subject, weighed: TensorBytes, flowing: Sequence[FlowNeeds | None]
 ) -> dict[Device, tuple[Needs, ...]]:
-    flow, tree, training = subject.flow, subject.tree, subject.training
-    evaluating = flow_needs(flow, (), ()).transient_bytes if flow else 0
-    by_phase = [
-        (phase, FlowBytes.of(tree, flow, phase.trainable, found, evaluating) if flow and found else None)
-        for phase, found in zip(subject.plan.phases, flowing, strict=True)
-    ]
+    phases, training = subject.plan.phases, subject.training
+    in_bytes = _in_bytes(subject, flowing)
     devices: tuple[Device, ...] = get_args(Device)
     return {
-        device: tuple(needs_of(weighed, phase, found, training, device) for phase, found in by_phase)
+        device: tuple(
+            needs_of(weighed, phase, found, training, device)
+            for phase, found in zip(phases, in_bytes, strict=True)
+        )
         for device in devices
     }
+
+
+def _in_bytes(subject: Subject, flowing: Sequence[FlowNeeds | None]) -> list[FlowBytes | None]:
+    flow, tree = subject.flow, subject.tree
+    if flow is None:
+        return [None for _ in flowing]
+    evaluating = flow_needs(flow, (), ()).transient_bytes
+    run_again = subject.job.hyperparameters.gradient_checkpointing
+    return [
+        FlowBytes.of(tree, flow, phase.trainable, found, evaluating, run_again=run_again) if found else None
+        for phase, found in zip(subject.plan.phases, flowing, strict=True)
+    ]
 
 
 def _memory(subject: Subject, needs: Sequence[Needs]) -> Memory:

@@ -74,11 +74,11 @@ class TestNormalisation:
 
 
 class TestSizes:
-    def test_a_new_head_belongs_to_what_was_trained_even_where_it_is_frozen(self) -> None:
-        kept = figures(["fc"]).artifacts
-        new = figures(["fc"], replace_head=True).artifacts
-        assert new.model_bytes == kept.model_bytes
-        assert new.trainable_bytes - kept.trainable_bytes > 4 * 42
+    def test_the_trained_part_is_what_any_phase_changes_beside_the_whole_models_header(self) -> None:
+        head, all_of_it = figures("backbone").artifacts, figures("none").artifacts
+        assert head.model_bytes == all_of_it.model_bytes
+        assert all_of_it.trainable_bytes - head.trainable_bytes > 4 * (117 - 42)
+        assert all_of_it.trainable_bytes > all_of_it.model_bytes
 
     def test_a_best_epoch_is_kept_only_where_one_can_be_told(self) -> None:
         assert figures(validates=False).checkpoint.best_bytes == 0

@@ -21,6 +21,7 @@ from shared.db.engine import transaction
 from shared.db.keys import Caller, find_caller
 from shared.db.scope import Scope
 from shared.domain.errors import Forbidden, Invalid, Unauthenticated
+from shared.domain.job_kind import JobKind
 from shared.settings import Settings
 
 _bearer = HTTPBearer(auto_error=False, description="An API key: thaw_...")
@@ -87,9 +88,23 @@ def session(parts: PartsDep) -> Iterator[Session]:
 SessionDep = Annotated[Session, Depends(session, scope="function")]
 
 
-def scope(session: SessionDep, caller: CallerDep) -> Scope:
-    """The request's session, seeing the caller's team alone."""
-    return Scope(session, caller.team_id)
+def job_path(kind: JobKind) -> str:
+    """Where the jobs of a kind are."""
+    return f"/v1/{kind}/jobs"
+
+
+def kind(request: Request) -> JobKind:
+    """The kind of jobs that a route is about: its path says so. All other routes know fine-tuning jobs."""
+    about_extraction = request.scope["route"].path.startswith(job_path(JobKind.FEATURE_EXTRACTION))
+    return JobKind.FEATURE_EXTRACTION if about_extraction else JobKind.FINE_TUNING
+
+
+KindDep = Annotated[JobKind, Depends(kind)]
+
+
+def scope(session: SessionDep, caller: CallerDep, kind: KindDep) -> Scope:
+    """The request's session, seeing the caller's team alone, and of its jobs those of the route's kind."""
+    return Scope(session, caller.team_id, kind)
 
 
 ScopeDep = Annotated[Scope, Depends(scope, scope="function")]

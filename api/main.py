@@ -15,7 +15,7 @@ from api.errors import documented
 from api.feed import EventFeed
 from api.metrics import ApiMetrics
 from api.middleware import BodyCap, RequestContext
-from api.routes import files, job_history, job_results, jobs, models, system
+from api.routes import extractions, files, job_events, job_history, job_results, jobs, models, system
 from api.services.plan_cache import PlanCache
 from shared.artifacts import StoreOptions, open_store
 from shared.db.engine import make_engine
@@ -43,7 +43,9 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     docs.install(app)
     # The stream of events stands before the list at the same path.
-    for router in (job_history.streams, job_history.router, job_results.router, jobs.router):
+    for router in (job_events.streams, job_events.router, job_results.router, job_history.router):
+        app.include_router(router)
+    for router in (jobs.router, extractions.router):
         app.include_router(router)
     for router in (files.router, models.router, system.router):
         app.include_router(router)

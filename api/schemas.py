@@ -75,43 +75,49 @@ class Seconds(BaseModel):
     training: float | None
 
 
-class JobSummary(BaseModel):
-    """A job as lists show it."""
+class AnyJob(BaseModel):
+    """What jobs of every kind show."""
 
     id: str
-    object: Literal["fine_tuning.job"] = "fine_tuning.job"
     created_at: int
     finished_at: int | None
     estimated_finish: int | None
     model: str
-    fine_tuned_model: str | None
     organization_id: str
     status: str
     phase: str = Field(description="the finer state, such as dispatched or stopping")
     stop_reason: str | None
     wait_reason: str | None
-    training_file: str
-    validation_file: str | None
     weights: str | None
-    hyperparameters: dict[str, Any] = Field(description="every 'auto' decided")
-    method: None = None
-    integrations: list[Any] = []
-    result_files: list[str] = []
-    trained_tokens: None = None
     seed: int
     user_provided_suffix: str | None
     metadata: dict[str, str] | None
-    task: str
-    head: dict[str, Any] = Field(description="modules, number of classes, and whether it is new")
     class_names: list[str]
-    freeze: dict[str, Any]
     preprocessing: dict[str, Any]
     resources: dict[str, Any]
     priority: int
     max_duration_s: int | None
     progress: dict[str, Any] | None
-    timings: Seconds
     error: JobError | None
+
+
+class JobSummary(AnyJob):
+    """A job as lists show it."""
+
+    object: Literal["fine_tuning.job"] = "fine_tuning.job"
+    fine_tuned_model: str | None
+    training_file: str
+    validation_file: str | None
+    hyperparameters: dict[str, Any] = Field(description="every 'auto' decided")
+    method: None = None
+    integrations: list[Any] = []
+    result_files: list[str] = []
+    trained_tokens: None = None
+    task: str
+    head: dict[str, Any] = Field(description="modules, number of classes, and whether it is new")
+    freeze: dict[str, Any]
+    capture: list[str] | None = Field(None, description="modules whose activations are saved at the end")
+    timings: Seconds
 
 
 class Plan(BaseModel):
@@ -148,7 +154,7 @@ class EventView(BaseModel):
     """Something that happened to a job. `seq` counts from 1 without a gap."""
 
     id: str
-    object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
+    object: str = Field(pattern=r"^[a-z_]+\.job\.event$")
     seq: int
     created_at: int
     level: str
@@ -171,7 +177,7 @@ class CheckpointView(BaseModel):
 
 
 class ArtifactView(BaseModel):
-    object: Literal["fine_tuning.job.artifact"] = "fine_tuning.job.artifact"
+    object: str = Field(pattern=r"^[a-z_]+\.job\.artifact$")
     name: str
     bytes: int
     sha256: str

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
+from api.job_fields import common_fields, seconds_by_part
 from api.schemas import (
     ArtifactView,
     AttemptView,
     CheckpointView,
     EventView,
     FileObject,
-    JobError,
     JobSummary,
     JobView,
     ListOf,
@@ -28,7 +27,8 @@ from shared.db.inventory import NodeView as KnownNode
 from shared.db.models import Artifact, Attempt, Checkpoint, Event, File, Job, Metric
 from shared.db.paging import Page
 from shared.domain.errors import NotFound
-from shared.domain.job import JobState, openai_status
+from shared.domain.job import JobState
+from shared.domain.job_kind import JobKind
 from shared.domain.stored_plan import to_show
 
 Row = TypeVar("Row")
@@ -124,8 +124,10 @@ def attempt_view(attempt: Attempt) -> AttemptView:
 
 
 def event_view(event: Event) -> EventView:
+    kind = JobKind.of(event.job_id)
     return EventView(
-        id=f"ftevent-{event.job_id.partition('-')[2]}-{event.seq}",
+        id=f"{kind.id_start[:2]}event-{event.job_id.partition('-')[2]}-{event.seq}",
+        object=f"{kind}.job.event",
         seq=event.seq,
         created_at=unix(event.created_at),
         level=event.level,
@@ -151,6 +153,7 @@ def checkpoint_view(checkpoint: Checkpoint) -> CheckpointView:
 
 def artifact_view(artifact: Artifact) -> ArtifactView:
     return ArtifactView(
+        object=f"{JobKind.of(artifact.job_id)}.job.artifact",
         name=artifact.name,
         bytes=artifact.bytes,
         sha256=artifact.sha256,
@@ -184,74 +187,17 @@ def node_view(known: KnownNode) -> NodeView:
 
 
 def _job_fields(job: Job) -> dict[str, Any]:
-    spec, resolved = job.spec, job.resolved
+    resolved = job.resolved
+    queued, starting, training = seconds_by_part(job)
     return {
-        "id": job.id,
-        "created_at": unix(job.created_at),
-        "finished_at": unix_or_none(job.finished_at),
-        "estimated_finish": _estimated_finish(job),
-        "model": job.model,
+        **common_fields(job),
         "fine_tuned_model": job.id if job.state is JobState.SUCCEEDED else None,
-        "organization_id": job.team_id,
-        "status": openai_status(job.state),
-        "phase": job.state,
-        "stop_reason": job.stop_reason,
-        "wait_reason": job.wait_reason,
         "training_file": job.training_file_id,
         "validation_file": job.validation_file_id,
-        "weights": _weights(resolved["weights"]),
         "hyperparameters": resolved["hyperparameters"],
-        "seed": resolved["seed"],
-        "user_provided_suffix": spec["suffix"],
-        "metadata": spec["metadata"],
         "task": resolved["task"],
         "head": resolved_head(resolved),
-        "class_names": resolved["class_names"],
         "freeze": resolved["freeze"],
-        "preprocessing": resolved["preprocessing"],
-        "resources": spec["resources"],
-        "priority": job.priority,
-        "max_duration_s": resolved["max_duration_s"],
-        "progress": job.progress,
-        "timings": _timings(job),
-        "error": _error(job.error),
+        "capture": resolved.get("capture") or None,
+        "timings": Seconds(queued=queued, starting=starting, training=training),
     }
-
-
-def _weights(weights: dict[str, Any]) -> str | None:
-    named: str | None = weights.get("name") or weights.get("file_id") or weights.get("job_id")
-    return named or "none"
-
-
-def _error(error: dict[str, Any] | None) -> JobError | None:
-    if not error:
-        return None
-    return JobError(
-        code=str(error.get("code", "internal")),
-        message=str(error.get("message", "")),
-        param=error.get("param"),
-        hint=error.get("hint"),
-        traceback=error.get("traceback"),
-    )
-
-
-def _timings(job: Job) -> Seconds:
-    now = job.finished_at or datetime.now(UTC)
-    queued_until = job.dispatched_at or now
-    trained_from = job.trained_at
-    return Seconds(
-        queued=_between(job.created_at, queued_until),
-        starting=_between(job.dispatched_at, trained_from or now) if job.dispatched_at else None,
-        training=_between(trained_from, now) if trained_from else None,
-    )
-
-
-def _between(start: datetime, end: datetime) -> float:
-    return round(max(0.0, (end - start).total_seconds()), 3)
-
-
-def _estimated_finish(job: Job) -> int | None:
-    train = (job.progress or {}).get("train") or {}
-    if job.state is not JobState.RUNNING or train.get("eta_s") is None:
-        return None
-    return int(train.get("time", datetime.now(UTC).timestamp()) + train["eta_s"])

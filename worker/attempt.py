@@ -129,6 +129,7 @@ class Attempt:
             ),
             weights_dir=settings.weights_dir,
             interrupted=self._lease.check_stop,
+            max_extraction_bytes=settings.max_extraction_bytes,
         )
         device: Any = "cpu" if self._devices.accelerator == "cpu" else "cuda"
         return patiently(lambda: inputs.fetch(self._folder, device, self._note), self._lease.check_stop)

@@ -9,6 +9,7 @@ from typing import Literal, cast, get_args
 
 from shared.artifacts import ArtifactStore
 from shared.db.work import InputFile, Work
+from shared.domain.activations import ActivationsWanted
 from shared.domain.archive import Caps
 from shared.domain.data_set import ArchiveFormat
 from shared.domain.errors import Invalid
@@ -40,6 +41,7 @@ class Inputs:
     caps: Caps
     weights_dir: Path | None
     interrupted: Callable[[], None]
+    max_extraction_bytes: int
 
     def fetch(self, run: Path, device: Device, note: Note) -> AnyRunSpec:
         """Fetch everything: a checkpoint below `run`, the rest into the cache. `note` tells of damaged ones.
@@ -78,8 +80,13 @@ class Inputs:
             seed=resolved.seed,
             resume_from=str(resume_from) if resume_from else None,
             max_duration_s=resolved.max_duration_s,
-            capture=resolved.capture,
+            capture=self._capture(resolved),
         )
+
+    def _capture(self, resolved: ResolvedJob) -> ActivationsWanted | None:
+        if not resolved.capture:
+            return None
+        return ActivationsWanted(modules=resolved.capture, max_bytes=self.max_extraction_bytes)
 
     def _extractor(self, resolved: ResolvedExtraction, device: Device) -> ExtractorSpec:
         work = self.work

@@ -1,91 +1,24 @@
-"""What happened to a job and what it measured: events, paged or as they happen, checkpoints, metrics."""
+"""What a job measured, and what it could go on from: metrics and checkpoints."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
-from typing import Annotated, Literal
+from typing import Literal
 
-from fastapi import APIRouter, Depends, Header
-from fastapi.routing import APIRoute
-from fastapi.sse import EventSourceResponse, ServerSentEvent
-from starlette.datastructures import Headers
-from starlette.routing import Match
-from starlette.types import Scope as AsgiScope
+from fastapi import APIRouter
 
-from api.deps import CallerDep, PartsDep, ScopeDep
+from api.deps import ScopeDep
 from api.errors import documented
 from api.query import After, Limit
-from api.schemas import CheckpointView, EventView, ListOf, MetricView
-from api.views import checkpoint_view, event_view, metric_view, page_of
-from shared.db.engine import transaction
-from shared.db.followed import list_events
+from api.schemas import CheckpointView, ListOf, MetricView
+from api.views import checkpoint_view, metric_view, page_of
 from shared.db.jobs import checkpoints, metrics
-from shared.db.models import Job
-from shared.db.scope import Scope
 from shared.domain.errors import Invalid
 
-_EVENT_ID = re.compile(r"(?:ftevent-[a-z0-9]+-)?(\d{1,9})\Z")
 _METRIC_ID = re.compile(r"\d{1,18}\Z")
 
 
-class _StreamRoute(APIRoute):
-    """Answers those who accept server-sent events; all others fall through to the route of the list."""
-
-    def matches(self, scope: AsgiScope) -> tuple[Match, AsgiScope]:
-        if "text/event-stream" not in Headers(scope=scope).get("accept", ""):
-            return Match.NONE, {}
-        return super().matches(scope)
-
-
-streams = APIRouter(prefix="/v1/fine_tuning/jobs/{job_id}", route_class=_StreamRoute, include_in_schema=False)
 router = APIRouter(prefix="/v1/fine_tuning/jobs/{job_id}", tags=["history"])
-
-
-def _followed_job(job_id: str, caller: CallerDep, parts: PartsDep) -> str:
-    """The job's id, once it is known to be the caller's; the stream itself holds no session."""
-    with transaction(parts.engine) as session:
-        return Scope(session, caller.team_id).get(Job, job_id).id
-
-
-def _last_seen(
-    last_event_id: Annotated[str | None, Header(max_length=200)] = None, after: After = None
-) -> int:
-    """The event behind which to begin, decided before the answer has begun: it could not be refused later."""
-    return _seq(last_event_id, "Last-Event-ID") or _seq(after) or 0
-
-
-@streams.get("/events", response_class=EventSourceResponse)
-async def follow_events(
-    job_id: Annotated[str, Depends(_followed_job)],
-    last_seen: Annotated[int, Depends(_last_seen)],
-    parts: PartsDep,
-) -> AsyncIterator[ServerSentEvent]:
-    """Every event as it happens, until the job is over."""
-    async for event in parts.feed.follow(job_id, last_seen):
-        yield ServerSentEvent(id=str(event.seq), data=event_view(event))
-
-
-@router.get(
-    "/events",
-    responses={
-        **documented(422, 404),
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
-    },
-)
-def events(
-    job_id: str,
-    scope: ScopeDep,
-    after: After = None,
-    limit: Limit = 20,
-    order: Literal["asc", "desc"] = "desc",
-) -> ListOf[EventView]:
-    """The job's events, the newest first.
-
-    With `Accept: text/event-stream` they are sent as they happen, oldest first, until the job is over;
-    `Last-Event-ID` says after which `seq` to begin.
-    """
-    return page_of(list_events(scope, job_id, after=_seq(after), limit=limit, order=order), event_view)
 
 
 @router.get("/checkpoints", responses=documented(422, 404))
@@ -109,13 +42,3 @@ def list_metrics(
         raise Invalid(f"{after!r} is no id of a metric, which is a number", param="after")
     page = metrics(scope, job_id, after=int(after) if after else 0, limit=limit, kind=kind)
     return page_of(page, metric_view)
-
-
-def _seq(event: str | None, param: str = "after") -> int | None:
-    """The number in an event's id."""
-    if not event:
-        return None
-    match = _EVENT_ID.match(event)
-    if match is None:
-        raise Invalid(f"{event!r} is no event: give its number, or its id 'ftevent-...'", param=param)
-    return int(match[1])

@@ -1,4 +1,4 @@
-"""What a job leaves behind: the files of its result, and its log."""
+"""What a job of whatever kind leaves behind: the files of its result, and its log."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from api.deps import PartsDep, ScopeDep
 from api.download import download
 from api.errors import documented
 from api.query import After, Limit
+from api.routes.kinds import get_of_each_kind
 from api.schemas import ArtifactView, ListOf
 from api.services.logs import read_log
 from api.views import artifact_view, page_of
 from shared.db.jobs import artifact
 from shared.db.jobs import artifacts as list_artifact_page
 
-router = APIRouter(prefix="/v1/fine_tuning/jobs/{job_id}", tags=["results"])
+router = APIRouter(tags=["results"])
 
 
-@router.get("/artifacts", responses=documented(422, 404))
+@get_of_each_kind(router, "/artifacts", responses=documented(422, 404))
 def list_artifacts(
     job_id: str, scope: ScopeDep, after: After = None, limit: Limit = 100
 ) -> ListOf[ArtifactView]:
@@ -28,14 +29,14 @@ def list_artifacts(
     return page_of(list_artifact_page(scope, job_id, after=after, limit=limit), artifact_view)
 
 
-@router.get("/artifacts/{name:path}", responses=documented(404, 416), response_class=Response)
+@get_of_each_kind(router, "/artifacts/{name:path}", responses=documented(404, 416), response_class=Response)
 def get_artifact(job_id: str, name: str, request: Request, scope: ScopeDep, parts: PartsDep) -> Response:
     """The file's bytes (those that the header Range asks for), or a redirect to a signed address."""
     found = artifact(scope, job_id, name)
     return download(parts.store, found.storage_key, found.bytes, name, request.headers.get("range"))
 
 
-@router.get("/logs", responses=documented(422, 404), response_class=Response)
+@get_of_each_kind(router, "/logs", responses=documented(422, 404), response_class=Response)
 def logs(
     job_id: str,
     scope: ScopeDep,

@@ -8,7 +8,9 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from api.deps import CallerDep, PartsDep, ScopeDep, WriterDep, refuse_idempotency_key
 from api.errors import NotBuiltYet, documented
-from api.query import After
+from api.extraction_schemas import ExtractionSummary
+from api.extraction_views import summary_of_kind
+from api.query import METADATA, After, metadata_pairs
 from api.schemas import JobSummary, JobView, ListOf, Plan
 from api.services.resolving import resolve_job
 from api.services.submit import submit
@@ -19,20 +21,6 @@ from shared.db.scope import Scope
 from shared.domain.spec import JobSpec, PlanSpec
 
 router = APIRouter(prefix="/v1", tags=["fine-tuning"])
-
-_METADATA_START = "metadata["
-_METADATA = {
-    "parameters": [
-        {
-            "name": "metadata",
-            "in": "query",
-            "style": "deepObject",
-            "required": False,
-            "description": "metadata[key]=value keeps the jobs that have this pair",
-            "schema": {"type": "object", "additionalProperties": {"type": "string"}},
-        }
-    ]
-}
 
 
 @router.post(
@@ -45,7 +33,7 @@ def create(spec: JobSpec, scope: ScopeDep, caller: WriterDep, parts: PartsDep) -
     return _shown(scope, submit(scope, caller, parts.settings, parts.plans, spec))
 
 
-@router.get("/fine_tuning/jobs", responses=documented(422, 404), openapi_extra=_METADATA)
+@router.get("/fine_tuning/jobs", responses=documented(422, 404), openapi_extra=METADATA)
 def list_all(
     request: Request,
     scope: ScopeDep,
@@ -54,11 +42,7 @@ def list_all(
     order: Literal["asc", "desc"] = "desc",
 ) -> ListOf[JobSummary]:
     """The team's jobs, the newest first. `metadata[key]=value` keeps those that have the pair."""
-    wanted = {
-        name.removeprefix(_METADATA_START).removesuffix("]"): value
-        for name, value in request.query_params.items()
-        if name.startswith(_METADATA_START)
-    }
+    wanted = metadata_pairs(request)
     return page_of(list_jobs(scope, after=after, limit=limit, order=order, metadata=wanted), job_summary)
 
 
@@ -103,9 +87,9 @@ def plan(spec: PlanSpec, scope: ScopeDep, parts: PartsDep) -> Response:
 @router.get("/queue", responses=documented(422))
 def queue(
     scope: ScopeDep, caller: CallerDep, limit: Annotated[int, Query(ge=1, le=1000)] = 100
-) -> ListOf[JobSummary]:
-    """The team's jobs that wait for slots, in order; `wait_reason` says what each waits for."""
-    return page_of(queued_jobs(scope, limit), job_summary)
+) -> ListOf[JobSummary | ExtractionSummary]:
+    """The team's jobs of every kind that wait for slots, in order; `wait_reason` says what each waits for."""
+    return page_of(queued_jobs(scope, limit), summary_of_kind)
 
 
 def _shown(scope: Scope, job: Job) -> JobView:

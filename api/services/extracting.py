@@ -23,6 +23,7 @@ from shared.domain.job_kind import JobKind
 from shared.domain.module_outputs import estimated_bytes
 from shared.domain.module_selection import select_modules
 from shared.domain.resolved import ResolvedJob, ResolvedPreprocessing
+from shared.domain.spec import TaskName
 from shared.ids import new_id
 from shared.settings import Settings
 
@@ -86,7 +87,7 @@ def resolve_extraction(scope: Scope, settings: Settings, spec: ExtractionSpec) -
     job = ResolvedExtraction(
         target=base.architecture,
         weights=start.weights,
-        task=task_of(file),
+        task=_labels_as(task_of(file)),
         class_names=file.details["class_names"],
         wanted=wanted,
         shapes=dict(shapes),
@@ -97,6 +98,11 @@ def resolve_extraction(scope: Scope, settings: Settings, spec: ExtractionSpec) -
         seed=spec.seed,
     )
     return Resolution(job, start, file)
+
+
+def _labels_as(task: TaskName) -> TaskName:
+    """How the labels are read: as classes, where they tell any, else not at all."""
+    return task if task in ("classification", "multilabel") else "reconstruction"
 
 
 def _preprocessing(spec: ExtractionSpec, start: Start) -> ResolvedPreprocessing:
@@ -119,7 +125,7 @@ def _shapes(base: BaseModel, wanted: ActivationsWanted, preprocessing: ResolvedP
     if base.outputs is None:
         return dict.fromkeys(wanted.modules)
     outputs = base.outputs.with_num_classes(base.architecture.num_classes)
-    outputs.check(wanted.modules, wanted, "modules")
+    outputs.check(wanted.modules, wanted.pool, "modules")
     size = (preprocessing.height, preprocessing.width)
     return {path: outputs.saved_shape(path, wanted, size) for path in wanted.modules}
 

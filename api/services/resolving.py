@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from api.services.base_models import BaseModel
 from api.services.capacity import check_capacity
+from api.services.capturing import resolve_capture
 from api.services.data_files import DataFiles, find_data
 from api.services.plan_cache import PlanCache
 from api.services.planning import JobPlan, plan_job
@@ -65,6 +66,7 @@ def resolve_job(scope: Scope, spec: JobSpec, plans: PlanCache) -> Resolution:
         validation_fraction=spec.validation_fraction,
         max_duration_s=spec.max_duration_s,
         seed=spec.seed,
+        capture=resolve_capture(spec, base, tree),
     )
     plan = plan_job(plans, spec, job, replace(base, tree=tree), nodes)
     return Resolution(job, plan, start, data)

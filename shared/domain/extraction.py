@@ -19,7 +19,7 @@ class ResolvedExtraction(Shape):
 
     target: Architecture
     weights: Weights
-    task: TaskName = Field(description="what the data set's labels are for")
+    task: TaskName = Field(description="as which the labels are read; reconstruction: not at all")
     class_names: list[str] = Field(description="of the data set, in the order of the class numbers")
     wanted: ActivationsWanted
     shapes: dict[str, list[int] | None] = Field(
@@ -42,7 +42,7 @@ class ExtractorSpec(Shape):
     network: Architecture = Field(description="what `weights` fit")
     weights: WeightsFile | None = Field(description="None: random, from `seed`")
     data: DataSource
-    task: TaskName = Field(description="what the labels of `data` are for")
+    task: TaskName = Field(description="as which the labels of `data` are read; reconstruction: not at all")
     class_names: list[str] = Field(description="in the order of the class numbers")
     wanted: ActivationsWanted
     batch_size: int = Field(description="global; the ranks divide it")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-from shared.domain.activations import ActivationsWanted
+from shared.domain.activations import ActivationsWanted, Pool
 from shared.domain.errors import Invalid
 
 _BYTES = {"float32": 4, "float16": 2}
@@ -49,10 +49,10 @@ class Outputs:
         modules = {path: one.with_num_classes(num_classes) for path, one in self.modules.items()}
         return replace(self, modules=modules)
 
-    def check(self, paths: Sequence[str], wanted: ActivationsWanted, param: str) -> None:
-        """Raises Invalid for the first of `paths` whose output cannot be saved as it is wanted."""
+    def check(self, paths: Sequence[str], pool: Pool, param: str) -> None:
+        """Raises Invalid for the first of `paths` whose output cannot be saved, or not so pooled."""
         for path in paths:
-            problem = self._problem(path, wanted)
+            problem = self._problem(path, pool)
             if problem:
                 raise Invalid(f"the module {path!r} {problem}", param=param, code="cannot_be_saved")
 
@@ -86,7 +86,7 @@ class Outputs:
         height, width = data["image_size"]
         return cls((height, width), {path: _output(*fields) for path, fields in data["modules"].items()})
 
-    def _problem(self, path: str, wanted: ActivationsWanted) -> str | None:
+    def _problem(self, path: str, pool: Pool) -> str | None:
         output = self.modules.get(path)
         if output is None:
             return "is never called in a forward of this network"
@@ -97,7 +97,7 @@ class Outputs:
             )
         if output.shape is None:
             return f"puts out {output.kind}; what can be saved is one tensor with a row for each sample"
-        if wanted.pool == "mean" and output.mean_over is None:
+        if pool == "mean" and output.mean_over is None:
             return f'puts out {list(output.shape)} for a sample, to which pool "mean" cannot be applied'
         return None
 

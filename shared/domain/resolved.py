@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from shared.domain.activations import ActivationsWanted
 from shared.domain.freeze import FreezeSpec
 from shared.domain.shape import Shape
 from shared.domain.spec import ResolvedHyperparameters, TaskName
@@ -84,4 +83,6 @@ class ResolvedJob(Shape):
     validation_fraction: float | None
     max_duration_s: int | None
     seed: int
-    capture: ActivationsWanted | None = None
+    capture: list[str] = Field(
+        default_factory=list, description="modules whose activations are saved, in the network's order"
+    )

@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from shared.domain.freeze import FreezeSpec, parse_freeze
+from shared.domain.module_selection import ModulePatterns
 
 Auto = Literal["auto"]
 Keep = Literal["best", "last"]
@@ -148,6 +149,9 @@ class JobSpec(AnyJobSpec):
     )
     hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters)
     preprocessing: Preprocessing = Field(default_factory=Preprocessing)
+    capture: ModulePatterns | None = Field(
+        None, description="modules whose activations on the validation samples are saved at the end"
+    )
 
     @model_validator(mode="after")
     def _one_source_of_validation(self) -> JobSpec:
@@ -159,6 +163,8 @@ class JobSpec(AnyJobSpec):
             and not self.has_validation
         ):
             raise ValueError("early_stopping_patience needs a validation_file or a validation_fraction")
+        if not self.files_may_be_left_out and self.capture and not self.has_validation:
+            raise ValueError("capture needs a validation_file or a validation_fraction")
         return self
 
     @property

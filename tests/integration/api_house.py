@@ -72,6 +72,12 @@ class ApiHouse:
             key = make_key(session, make_team(session, "others"), name="theirs", role="member")
         return {"Authorization": f"Bearer {key}"}
 
+    def viewer(self) -> dict[str, str]:
+        """Headers of somebody of the admin's own team who may only look."""
+        with transaction(self.engine) as session:
+            key = make_key(session, make_team(session, "default"), name="looks", role="viewer")
+        return {"Authorization": f"Bearer {key}"}
+
     def move(self, job_id: str, *states: JobState) -> None:
         """Move a job along, as the scheduler and a worker would."""
         with transaction(self.engine) as session:

@@ -359,7 +359,7 @@ def bring(
     work: Work, store: ArtifactStore, cache: Cache, run: Path, interrupted: Callable[[], None] = go_on
 ) -> tuple[TrainerSpec, list[NoteLine]]:
     notes: list[NoteLine] = []
-    inputs = Inputs(work, store, cache, CAPS, None, interrupted)
+    inputs = Inputs(work, store, cache, CAPS, None, interrupted, 10**9)
     return inputs.fetch(run, "cpu", notes.append), notes
 
 

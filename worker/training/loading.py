@@ -52,6 +52,11 @@ class Batches:
         self._asked: list[list[Key]] = []
         self._loader: DataLoader[Batch] | None = None
 
+    @property
+    def pictures(self) -> Pictures:
+        """What the batches are of."""
+        return self._data.pictures
+
     def load(self, batches: Iterable[list[int]], epoch: int | None = None) -> Iterator[Batch]:
         """Each batch in turn; augmented as for `epoch`, or as the pictures are. One such pass at a time."""
         self._asked[:] = [[(index, epoch) for index in batch] for batch in batches]

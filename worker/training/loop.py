@@ -1,4 +1,4 @@
-"""A run from top to bottom: build, freeze, preflight, probe, wrap, train, save.
+"""A run from top to bottom: build, freeze, preflight, probe, wrap, train, save, capture activations.
 
 The model that is saved is that of the best epoch (lowest validation loss) where there is validation data and
 `keep` does not ask for the last one, else that of the last epoch.
@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from shared.domain.activations import SavedActivations
 from shared.domain.events import (
     OUTCOME_FILE,
     RESULT_FILE,
+    FrozenProof,
     OutcomeReport,
     PhaseAccount,
     TrainerSpec,
     TrainingResult,
 )
 from shared.domain.job import Outcome, StopReason
+from worker.training.capture import Capture
 from worker.training.epochs import Epochs
 from worker.training.files import write_json
 from worker.training.progress import Progress
@@ -24,7 +27,7 @@ from worker.training.proofs import check_finite, prove_frozen
 from worker.training.ranks import Ranks
 from worker.training.results import decisions, find_unused_over, spec_in_result, versions, write_model
 from worker.training.run import Run, load_run
-from worker.training.state import put_back
+from worker.training.state import RunState, put_back
 
 
 def train(spec: TrainerSpec, out: Path, ranks: Ranks) -> None:
@@ -37,6 +40,8 @@ def train(spec: TrainerSpec, out: Path, ranks: Ranks) -> None:
 
         progress.enter("preflight")
         epochs.check_output()
+        capture = Capture(run)
+        capture.check()
 
         progress.enter("probe")
         epochs.probe()
@@ -48,7 +53,13 @@ def train(spec: TrainerSpec, out: Path, ranks: Ranks) -> None:
             return
 
         progress.enter("saving")
-        _save(run, epochs, epochs.finish())
+        phases = epochs.finish()
+        proof = _save_model(run, epochs.state)
+        captured = capture.take()
+        if isinstance(captured, StopReason):
+            _leave(run, captured)
+        elif proof is not None:
+            _save_result(run, epochs, phases, proof, captured)
 
 
 def _say_what_is_frozen(run: Run) -> None:
@@ -69,15 +80,26 @@ def _leave(run: Run, reason: StopReason) -> None:
         write_json(run.out / OUTCOME_FILE, OutcomeReport(outcome=Outcome.STOPPED, reason=reason))
 
 
-def _save(run: Run, epochs: Epochs, phases: list[PhaseAccount]) -> None:
+def _save_model(run: Run, state: RunState) -> FrozenProof | None:
+    """The model that is kept, proved and written; None on all ranks but the first."""
     if not run.ranks.is_first:
-        return
-    state = epochs.state
+        return None
     if state.kept is not None and state.kept.moving is not None:
         put_back(run.model, state.kept.moving)
     check_finite(run.model)
     proof = prove_frozen(run.model, run.frozen, run.frozen_before)
     write_model(run.out, run.model, run.spec, run.frozen.names)
+    return proof
+
+
+def _save_result(
+    run: Run,
+    epochs: Epochs,
+    phases: list[PhaseAccount],
+    proof: FrozenProof,
+    captured: SavedActivations | None,
+) -> None:
+    state = epochs.state
     run.progress.count_time()
     last_phase = run.phase_at(max(0, state.epoch - 1))
     result = TrainingResult(
@@ -98,6 +120,7 @@ def _save(run: Run, epochs: Epochs, phases: list[PhaseAccount]) -> None:
         kept_epoch=state.kept_epoch,
         stopped_early=epochs.stopped_early,
         evaluation=state.kept.evaluation if state.kept else None,
+        activations=captured,
         seconds={phase: round(seconds, 3) for phase, seconds in run.progress.seconds.items()},
         versions=versions(),
         decisions=decisions(run, state, phases),

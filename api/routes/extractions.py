@@ -1,0 +1,59 @@
+"""/v1/feature_extraction/jobs: submit, look, stop."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query, Request
+
+from api.deps import PartsDep, ScopeDep, WriterDep, refuse_idempotency_key
+from api.errors import documented
+from api.extraction_schemas import ExtractionSummary, ExtractionView
+from api.extraction_views import extraction_summary, extraction_view
+from api.query import METADATA, After, metadata_pairs
+from api.schemas import ListOf
+from api.services.extracting import submit_extraction
+from api.views import page_of
+from shared.db.jobs import attempts, cancel_job, list_jobs
+from shared.db.models import Job
+from shared.db.scope import Scope
+from shared.domain.extraction_spec import ExtractionSpec
+
+router = APIRouter(prefix="/v1/feature_extraction/jobs", tags=["feature-extraction"])
+
+
+@router.post(
+    "", responses=documented(403, 409, 413, 422, 501), dependencies=[Depends(refuse_idempotency_key)]
+)
+def create(spec: ExtractionSpec, scope: ScopeDep, caller: WriterDep, parts: PartsDep) -> ExtractionView:
+    """Run a model over a data set and save what its modules put out, with the names of the samples."""
+    return _shown(scope, submit_extraction(scope, caller, parts.settings, spec))
+
+
+@router.get("", responses=documented(422, 404), openapi_extra=METADATA)
+def list_all(
+    request: Request,
+    scope: ScopeDep,
+    after: After = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    order: Literal["asc", "desc"] = "desc",
+) -> ListOf[ExtractionSummary]:
+    """The team's feature extractions, the newest first. `metadata[key]=value` keeps those with the pair."""
+    found = list_jobs(scope, after=after, limit=limit, order=order, metadata=metadata_pairs(request))
+    return page_of(found, extraction_summary)
+
+
+@router.get("/{job_id}", responses=documented(404))
+def get_one(job_id: str, scope: ScopeDep) -> ExtractionView:
+    """One feature extraction, with its attempts and its result."""
+    return _shown(scope, scope.get(Job, job_id))
+
+
+@router.post("/{job_id}/cancel", responses=documented(403, 404, 409))
+def cancel(job_id: str, scope: ScopeDep, caller: WriterDep) -> ExtractionView:
+    """End one that waits at once; ask one that runs to stop. Asking again changes nothing."""
+    return _shown(scope, cancel_job(scope, job_id, actor=f"api:{caller.key_id}"))
+
+
+def _shown(scope: Scope, job: Job) -> ExtractionView:
+    return extraction_view(job, attempts(scope, job.id))

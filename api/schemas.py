@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from shared.domain.freeze_plan import PlanPhase
 from shared.domain.plan_figures import ArtifactSizes, BatchNorm, CheckpointSize, Fit, Memory, Prefix
+from shared.domain.spec import TaskName
 
 Item = TypeVar("Item")
 
@@ -204,6 +205,7 @@ class ModelView(BaseModel):
     source: Literal["torchvision", "registered"]
     version: str | None
     hash: str | None
+    task: TaskName = Field(description="what its answers are made for")
     image_size: list[int] | None
     weights: list[str]
     num_classes: int | None

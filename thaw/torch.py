@@ -143,7 +143,8 @@ def _torchvision(name: str, preprocessing: Mapping[str, Any], *, init_weights: b
         options = {"image_size": preprocessing["height"]}
     elif name == "maxvit_t":
         options = {"input_size": (preprocessing["height"], preprocessing["width"])}
-    elif name.startswith(("deeplabv3_", "fcn_")):
+    elif name.startswith(("fcn_", "deeplabv3_")):
+        # Their weights hold the auxiliary classifier too. The backbone's own would be fetched.
         options = {"weights_backbone": None, "aux_loss": True}
     elif name.startswith("lraspp_"):
         options = {"weights_backbone": None}

@@ -16,7 +16,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 @router.get("", responses=documented(404))
 def list_all(scope: ScopeDep, after: After = None, limit: Limit = 1000) -> ListOf[ModelView]:
-    """torchvision's classification models, and behind them those that the nodes have registered."""
+    """torchvision's models, and behind them those that the nodes have registered."""
     return slice_of(all_models(scope.session), after, limit)
 
 

@@ -140,7 +140,8 @@ def own_image_size(row: RegisteredModel) -> tuple[int, int] | None:
 
 def _of_torchvision(known: CatalogModel) -> BaseModel:
     made = _architecture("torchvision", known.name, known.tree)
-    return BaseModel(made, known.tree, known.image_size, known, outputs=catalog.outputs_of(known.name))
+    outputs = catalog.outputs_of(known.name)
+    return BaseModel(made, known.tree, known.image_size, known, made_for=known.task, outputs=outputs)
 
 
 def _of_registered(row: RegisteredModel) -> BaseModel:

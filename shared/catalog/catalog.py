@@ -26,7 +26,7 @@ def get(name: str) -> CatalogModel:
     """The model called `name`. Raises `Invalid` with the nearest names where there is none."""
     if name not in names():
         raise Invalid(
-            f"{name!r} is no torchvision classification model; the nearest are {', '.join(near(name))}",
+            f"{name!r} is no torchvision model; the nearest are {', '.join(near(name))}",
             param="model",
             code="unknown_model",
         )

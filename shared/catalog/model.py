@@ -6,10 +6,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from shared.domain.errors import Invalid
 from shared.domain.module_tree import ModuleTree
+
+CatalogTask = Literal["classification", "segmentation"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,8 @@ class PublishedWeights:
 
     `resize_size` is the shorter side after resizing, `crop_size` the square cut from its middle, in pixels.
     `min_size` (height, width) is the smallest picture that torchvision states for them. `mean` and `std` are
-    per channel, for values between 0 and 1.
+    per channel, for values between 0 and 1. `categories` are the names of the classes in their order, empty
+    for ImageNet's thousand. Segmentation's pictures are resized and not cropped: its `crop_size` is the same.
     """
 
     name: str
@@ -31,6 +34,7 @@ class PublishedWeights:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: str
+    categories: tuple[str, ...] = ()
 
     @property
     def sha256_prefix(self) -> str:
@@ -43,13 +47,15 @@ class PublishedWeights:
 
 @dataclass(frozen=True)
 class CatalogModel:
-    """One torchvision network as it is built with 1,000 classes.
+    """One torchvision network as it is built with the classes of its default weights.
 
-    `image_size` (height, width in pixels) is what its default weights expect, and what the tree is for. A
-    network of `fixed_size` is built for one size and takes no other.
+    `image_size` (height, width in pixels) is what those expect, and what the tree is for. A network of
+    `fixed_size` is built for one size and takes no other. One for segmentation has its auxiliary classifier,
+    where torchvision makes one.
     """
 
     name: str
+    task: CatalogTask
     image_size: tuple[int, int]
     fixed_size: bool
     weights: tuple[PublishedWeights, ...]
@@ -89,6 +95,7 @@ class CatalogModel:
     def to_data(self) -> dict[str, Any]:
         return {
             "name": self.name,
+            "task": self.task,
             "image_size": list(self.image_size),
             "fixed_size": self.fixed_size,
             "weights": [asdict(weights) for weights in self.weights],
@@ -99,7 +106,7 @@ class CatalogModel:
     def from_data(cls, data: Mapping[str, Any]) -> CatalogModel:
         height, width = data["image_size"]
         weights = tuple(_weights_from_data(entry) for entry in data["weights"])
-        return cls(data["name"], (height, width), data["fixed_size"], weights, data["tree"])
+        return cls(data["name"], data["task"], (height, width), data["fixed_size"], weights, data["tree"])
 
 
 def _wrong_size(name: str, image_size: tuple[int, int], step: int) -> Invalid:
@@ -113,5 +120,5 @@ def _wrong_size(name: str, image_size: tuple[int, int], step: int) -> Invalid:
 
 
 def _weights_from_data(data: Mapping[str, Any]) -> PublishedWeights:
-    lists = {field: tuple(data[field]) for field in ("min_size", "mean", "std")}
+    lists = {field: tuple(data[field]) for field in ("min_size", "mean", "std", "categories")}
     return PublishedWeights(**{**data, **lists})

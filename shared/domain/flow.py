@@ -7,8 +7,9 @@ it: `shared.domain.flow_needs` tells that.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from math import prod
 from typing import Any
 
 
@@ -55,16 +56,67 @@ class FlowStep:
 
 
 @dataclass(frozen=True)
+class FlowSizes:
+    """What the bytes of a flow are for pictures of another size: each step's, and each kept tensor's."""
+
+    image_size: tuple[int, int]
+    output_bytes: tuple[int, ...]
+    working_bytes: tuple[int, ...]
+    tensors: tuple[int, ...]
+
+    @property
+    def pixels(self) -> int:
+        return prod(self.image_size)
+
+    @property
+    def of_nothing(self) -> FlowSizes:
+        """What a picture without pixels would take."""
+        no_steps = (0,) * len(self.output_bytes)
+        return FlowSizes((0, 0), no_steps, no_steps, (0,) * len(self.tensors))
+
+    def to_data(self) -> list[list[int]]:
+        return [list(self.image_size), list(self.output_bytes), list(self.working_bytes), list(self.tensors)]
+
+    @classmethod
+    def from_data(cls, data: list[list[int]]) -> FlowSizes:
+        (height, width), outputs, working, tensors = data
+        return cls((height, width), tuple(outputs), tuple(working), tuple(tensors))
+
+
+@dataclass(frozen=True)
 class Flow:
     """Steps in the order of execution, and the bytes of each kept tensor for one sample, in float32.
 
     `image_size` is the (height, width in pixels) of the pictures that it was recorded with. Parameters and
-    tensors that do not grow with the batch are left out of `tensors`.
+    tensors that do not grow with the batch are left out of `tensors`. `larger` has the bytes at a larger
+    size, where the network takes one: `at` tells those of other sizes from the two.
     """
 
     image_size: tuple[int, int]
     steps: tuple[FlowStep, ...]
     tensors: tuple[int, ...]
+    larger: FlowSizes | None = None
+
+    @property
+    def sizes(self) -> FlowSizes:
+        """The bytes at its own size."""
+        outputs = tuple(step.output_bytes for step in self.steps)
+        working = tuple(step.working_bytes for step in self.steps)
+        return FlowSizes(self.image_size, outputs, working, self.tensors)
+
+    def at(self, image_size: tuple[int, int]) -> Flow:
+        """The flow for pictures of `image_size` (height, width): every byte on a line over their pixels.
+
+        Exact where each layer divides the size evenly. Where nothing is known of a larger size, all bytes
+        grow as the pixels do.
+        """
+        if image_size == self.image_size:
+            return self
+        low, high = (self.sizes, self.larger) if self.larger else (self.sizes.of_nothing, self.sizes)
+        sizes = _on_line(low, high, image_size)
+        both = zip(self.steps, sizes.output_bytes, sizes.working_bytes, strict=True)
+        steps = tuple(replace(s, output_bytes=output, working_bytes=working) for s, output, working in both)
+        return replace(self, image_size=image_size, steps=steps, tensors=sizes.tensors, larger=None)
 
     def to_data(self) -> dict[str, Any]:
         """Plain JSON values. Steps are named by how far back they are, so that like blocks look alike."""
@@ -72,13 +124,30 @@ class Flow:
             "image_size": list(self.image_size),
             "steps": [_step_to_data(number, step) for number, step in enumerate(self.steps)],
             "tensors": list(self.tensors),
+            "larger": self.larger.to_data() if self.larger else None,
         }
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Flow:
         height, width = data["image_size"]
         steps = tuple(_step_from_data(number, fields) for number, fields in enumerate(data["steps"]))
-        return cls((height, width), steps, tuple(data["tensors"]))
+        larger = FlowSizes.from_data(data["larger"]) if data["larger"] else None
+        return cls((height, width), steps, tuple(data["tensors"]), larger)
+
+
+def _on_line(low: FlowSizes, high: FlowSizes, image_size: tuple[int, int]) -> FlowSizes:
+    """The sizes on the line through two that are known."""
+    share = (prod(image_size) - low.pixels) / (high.pixels - low.pixels)
+
+    def between(at_low: tuple[int, ...], at_high: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(max(0, round(a + share * (b - a))) for a, b in zip(at_low, at_high, strict=True))
+
+    return FlowSizes(
+        image_size,
+        between(low.output_bytes, high.output_bytes),
+        between(low.working_bytes, high.working_bytes),
+        between(low.tensors, high.tensors),
+    )
 
 
 def _step_to_data(number: int, step: FlowStep) -> list[Any]:

@@ -461,6 +461,8 @@ def test_models_are_listed_with_their_layers_and_blocks(api: ApiHouse) -> None:
     assert [model["id"] for model in listed] == [*catalog.names(), "two_layers"]
     one = api.client.get("/v1/models/resnet18").json()
     assert (one["source"], one["head"], one["blocks"][0]) == ("torchvision", ["fc"], "conv1")
+    tasks = {model["id"]: model["task"] for model in listed}
+    assert (tasks["resnet18"], tasks["fcn_resnet50"]) == ("classification", "segmentation")
     layers = api.client.get("/v1/models/two_layers/layers").json()
     assert [module["path"] for module in layers["modules"]] == ["", "conv1", "fc"]
     assert layers["modules"][1]["parameters"][0] == {"name": "weight", "shape": [16, 3, 3, 3]}

@@ -176,3 +176,27 @@ def test_a_task_that_the_network_is_not_made_for_is_refused_with_its_own(api: Ap
     forgotten = api.submit(model="autoencoder", weights=None, training_file=file)
     refused(forgotten, 422, "task", "made for reconstruction", '"task": "reconstruction"')
     refused(api.submit(task="reconstruction", training_file=file), 422, "task", "resnet18 is made for class")
+
+
+def test_torchvisions_segmentation_networks_are_for_segmentation(api: ApiHouse) -> None:
+    folders, masks = api.data_set("cat", "dog"), api.upload(streets("road", "car")).json()["id"]
+    ask = {"model": "deeplabv3_resnet50", "weights": "DEFAULT", "freeze": "backbone"}
+
+    forgotten = api.submit(**ask, training_file=folders)
+    refused(forgotten, 422, "task", "deeplabv3_resnet50 is made for segmentation", '"task": "segmentation"')
+    job = api.job(**ask, task="segmentation", training_file=masks)
+
+    assert job["head"] == {
+        "modules": ["classifier.4", "aux_classifier.4"],
+        "num_classes": 2,
+        "replaced": True,
+    }
+    weights, preprocessing = resolved(api, job["id"]).weights, resolved(api, job["id"]).preprocessing
+    assert (weights.kind, weights.file_name) == ("published", "deeplabv3_resnet50_coco-cd0a2569.pth")
+    assert (preprocessing.height, preprocessing.width) == (520, 520)
+    refused(
+        api.submit(model="resnet18", task="segmentation", training_file=masks),
+        422,
+        "task",
+        "resnet18 is made",
+    )

@@ -19,6 +19,7 @@ from shared.domain.module_tree import ModuleTree
 from worker.registered import registered_models, source_hash
 from worker.training import models
 from worker.training.describe import describe_registered
+from worker.training.torchvision_compat import import_torchvision
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,6 +46,21 @@ def test_a_network_with_its_own_number_of_classes(name: str) -> None:
     height, width = catalog.get(name).image_size
     with torch.no_grad():
         assert model.eval()(torch.zeros(2, 3, height, width)).shape == (2, 5)
+    expected = catalog.get(name).tree.with_num_classes(5).parameters()
+    assert {n: tuple(p.shape) for n, p in model.named_parameters()} == dict(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "answers"),
+    [("deeplabv3_mobilenet_v3_large", {"out", "aux"}), ("lraspp_mobilenet_v3_large", {"out"})],
+)
+def test_a_segmentation_network_answers_with_a_dict_of_pixel_scores(name: str, answers: set[str]) -> None:
+    model = models.build(name, "torchvision", num_classes=5)
+    with torch.no_grad():
+        output = model.eval()(torch.zeros(2, 3, 40, 64))
+    assert {name: tuple(scores.shape) for name, scores in output.items()} == dict.fromkeys(
+        answers, (2, 5, 40, 64)
+    )
     expected = catalog.get(name).tree.with_num_classes(5).parameters()
     assert {n: tuple(p.shape) for n, p in model.named_parameters()} == dict(expected)
 
@@ -193,6 +209,17 @@ class TestWeights:
         models.load_weights(target, tmp_path / "model.safetensors")
         state = target.state_dict()
         assert all(torch.equal(tensor, state[name]) for name, tensor in source.state_dict().items())
+
+    def test_published_segmentation_files_hold_the_auxiliary_classifier(self, tmp_path: Path) -> None:
+        published = import_torchvision().models.segmentation.deeplabv3_mobilenet_v3_large(
+            weights_backbone=None, aux_loss=True
+        )
+        torch.save(published.state_dict(), tmp_path / "deeplabv3-fc3c493d.pth")
+        target = models.build("deeplabv3_mobilenet_v3_large", "torchvision")
+        models.load_weights(target, tmp_path / "deeplabv3-fc3c493d.pth")
+        state = target.state_dict()
+        assert "aux_classifier.4.weight" in state
+        assert all(torch.equal(tensor, state[name]) for name, tensor in published.state_dict().items())
 
     def test_a_position_embedding_is_stretched_to_the_picture_size(self, tmp_path: Path) -> None:
         source = models.build("vit_b_32", "torchvision")

@@ -112,6 +112,25 @@ def test_a_run_that_was_taken_up_again_ends_with_the_same_bits_and_figures(
     assert resumed.result.epochs == whole.result.epochs
 
 
+@pytest.mark.slow
+def test_torchvisions_network_trains_its_two_heads_and_is_used(
+    make_spec: MakeSpec, run_here: RunHere, task_data: Path
+) -> None:
+    name, outlines = "deeplabv3_mobilenet_v3_large", task_data / "outlines"
+    told = {"task": "segmentation", "num_classes": 2, "class_names": CLASSES, "train": masked(outlines)}
+    spec = make_spec(name, **told, size=(32, 32), freeze="backbone", hyperparameters={**QUICK, "n_epochs": 1})
+
+    ran = run_here(spec)
+
+    heads = ("classifier.4", "aux_classifier.4")
+    trained = {f"{head}.{tensor}" for head in heads for tensor in ("weight", "bias")}
+    assert set(load_file(ran.out / "trainable.safetensors")) == trained
+    assert ran.result.frozen_proof.unchanged
+    (answer,) = predict(load_model(ran.out), sorted((outlines / "images").iterdir())[:1])
+    assert isinstance(answer, Mask)
+    assert set(np.unique(answer.classes)) <= {0, 1}
+
+
 def test_a_mask_is_written_in_the_pictures_own_size_with_a_palette(
     make_outline_spec: MakeSpec, run_here: RunHere, tmp_path: Path
 ) -> None:

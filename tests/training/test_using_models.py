@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from thaw.packing import file_sha256
+from thaw.torch import build as thaw_build
 from thaw.torch import load_model
 from worker.training.models import build
 
@@ -37,3 +38,16 @@ def test_a_network_that_asks_for_its_version_is_loaded(tmp_path: Path) -> None:
     pictures = torch.rand(2, 3, 32, 32)
     with torch.inference_mode():
         assert torch.equal(loaded(pictures), model(pictures))
+
+
+def test_a_segmentation_network_is_loaded_with_its_auxiliary_classifier(tmp_path: Path) -> None:
+    model = build("deeplabv3_mobilenet_v3_large", "torchvision", 3).eval()
+    head = ["classifier.4", "aux_classifier.4"]
+    architecture = {"name": "deeplabv3_mobilenet_v3_large", "num_classes": 3, "head": head}
+    loaded = load_model(a_result(tmp_path / "job", model, architecture)).network
+    pictures = torch.rand(2, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(loaded(pictures)["out"], model(pictures)["out"])
+    assert type(build("lraspp_mobilenet_v3_large", "torchvision", 3)) is type(
+        thaw_build({"source": "torchvision", "name": "lraspp_mobilenet_v3_large", "head": []}, {})
+    )

@@ -15,7 +15,7 @@ from thaw.layers import Layers, Module
 
 
 def list_models(ctx: typer.Context, json: Json = False) -> None:
-    """Base models: torchvision's classifiers and those that the nodes have registered."""
+    """Base models: torchvision's and those that the nodes have registered."""
     if ctx.invoked_subcommand:
         return
     with server(ctx) as thaw:
@@ -23,7 +23,8 @@ def list_models(ctx: typer.Context, json: Json = False) -> None:
     if json:
         as_json(found)
         return
-    table(("model", "from"), ((model["id"], model.get("owned_by")) for model in found))
+    rows = ((model["id"], model.get("task"), model.get("owned_by")) for model in found)
+    table(("model", "task", "from"), rows)
 
 
 def show_model(

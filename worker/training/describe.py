@@ -1,7 +1,8 @@
 """Describes networks for processes that have no torch.
 
 python -m worker.training.describe registered        the models registered here, as JSON
-python -m worker.training.describe catalog OUT       torchvision's classifiers, a file each, into OUT
+python -m worker.training.describe catalog OUT       torchvision's models, a file each, into OUT
+python -m worker.training.describe flows OUT         how data flows through them, a file each, into OUT
 python -m worker.training.describe outputs OUT       what their modules put out, a file each, into OUT
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
@@ -18,11 +20,12 @@ import torch
 
 from shared import catalog
 from shared.catalog.catalog import write
+from shared.catalog.flow import write_flow
 from shared.catalog.outputs import write_outputs
 from shared.domain.module_tree import REPLACEABLE_HEADS, ModuleTree
 from shared.domain.spec import TaskName
 from worker.registered import RegisteredModel, registered_models
-from worker.training.catalog_source import model_names, read_model, read_outputs
+from worker.training.catalog_source import model_names, read_flow, read_model, read_outputs
 from worker.training.models import own_head, registered_builder, replace_head
 from worker.training.module_outputs import record_outputs, with_classes_at
 from worker.training.network_tree import describe_module
@@ -34,15 +37,13 @@ def main() -> None:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("registered")
-    commands.add_parser("catalog").add_argument("out", type=Path)
-    commands.add_parser("outputs").add_argument("out", type=Path)
+    for name in _WRITERS:
+        commands.add_parser(name).add_argument("out", type=Path)
     arguments = parser.parse_args()
     if arguments.command == "registered":
         json.dump({"models": [describe_registered(model) for model in registered_models()]}, sys.stdout)
-    elif arguments.command == "outputs":
-        write_all_outputs(arguments.out)
     else:
-        write_catalog(arguments.out)
+        write_all(arguments.out, _WRITERS[arguments.command])
 
 
 def describe_registered(model: RegisteredModel) -> dict[str, Any]:
@@ -54,16 +55,11 @@ def describe_registered(model: RegisteredModel) -> dict[str, Any]:
     return {**asdict(model), **described}
 
 
-def write_catalog(out: Path) -> None:
+def write_all(out: Path, write_one: Callable[[str, Path], None]) -> None:
+    """A file for each of torchvision's models; the same bytes for the same model."""
     out.mkdir(parents=True, exist_ok=True)
     for name in model_names():
-        write(read_model(name), out)
-
-
-def write_all_outputs(out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    for name in model_names():
-        write_outputs(name, read_outputs(name), out)
+        write_one(name, out)
 
 
 def _read_registered(name: str) -> dict[str, Any]:
@@ -95,6 +91,13 @@ def _outputs_of(name: str, tree: ModuleTree, image_size: list[int]) -> dict[str,
         replace_head(other, tree.head, (tree.num_classes or 0) + 1)
         outputs = with_classes_at(outputs, record_outputs(other, (height, width)))
     return {"outputs": outputs.to_data()}
+
+
+_WRITERS: Mapping[str, Callable[[str, Path], None]] = {
+    "catalog": lambda name, out: write(read_model(name), out),
+    "flows": lambda name, out: write_flow(name, read_flow(name), out),
+    "outputs": lambda name, out: write_outputs(name, read_outputs(name), out),
+}
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ __all__ = [
     "read_state",
     "registered_builder",
     "replace_head",
+    "segmentation_options",
 ]
 
 Source = Literal["torchvision", "registered"]
@@ -53,6 +54,10 @@ def build(
 
     `num_classes` left out keeps the head as the network has it; `head_module` names the head where it is not
     the network's own. `image_size` (height, width in pixels) is for networks that are built for one size.
+
+    torchvision's segmentation networks answer with a dict: "out" holds the class scores of every pixel,
+    [batch, classes, height, width] at the size of the pictures, and "aux" the auxiliary classifier's, of the
+    same shape and in eval mode too, for all but LRASPP.
     """
     model = _torchvision(name, image_size) if source == "torchvision" else registered_builder(name)()
     if num_classes is not None:
@@ -135,12 +140,23 @@ def present_name(stored: str) -> str:
     return _OLD_DENSENET_NAME.sub(r"\1\2", stored)
 
 
+def segmentation_options(name: str) -> dict[str, Any]:
+    """What a builder is told beside the weights: to fetch none for the backbone.
+
+    The auxiliary classifier is built where the network has one: its published weights hold that too.
+    """
+    options: dict[str, Any] = {"weights_backbone": None}
+    return options if name.startswith("lraspp") else {**options, "aux_loss": True}
+
+
 def _torchvision(name: str, image_size: tuple[int, int] | None) -> nn.Module:
     known = catalog.get(name)
     options: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
         # As with published weights: the input is normalised as for all others, and turned back inside.
         options = {"transform_input": True, "init_weights": True}
+    elif known.task == "segmentation":
+        options = segmentation_options(name)
     elif known.fixed_size:
         size = image_size or known.image_size
         known.tree_at(size)

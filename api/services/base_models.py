@@ -49,7 +49,9 @@ class BaseModel:
 
     @property
     def flow(self) -> Flow | None:
-        """How data flows through it, at any picture size; None where that is not known. It is read anew."""
+        """How data flows through it, at its own picture size; None where that is not known."""
+        if self.known is not None:
+            return catalog.flow_of(self.known.name)
         return Flow.from_data(self.described_flow) if self.described_flow else None
 
     @property

@@ -33,8 +33,8 @@ def method(flow: Flow | None, device: Device) -> str:
     size = "x".join(map(str, flow.image_size))
     return (
         f"{held}, the tensors that steps with backward keep, the largest passing need of a step, an "
-        f"evaluation or an update, {allowance}; the steps were recorded in one forward with pictures of "
-        f"{size} and are scaled by area, batch and precision"
+        f"evaluation or an update, {allowance}; the steps were recorded in a forward of the network, "
+        f"and are scaled to pictures of {size}, to batch and precision"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from shared.domain.fixed_prefix import prefix_part
@@ -50,6 +50,12 @@ class Subject:
     validates: bool
 
     @property
+    def at_its_size(self) -> Subject:
+        """With the flow that it is for the job's pictures."""
+        asked = self.job.preprocessing
+        return replace(self, flow=self.flow and self.flow.at((asked.height, asked.width)))
+
+    @property
     def training(self) -> Training:
         asked = self.job.preprocessing
         area = asked.height * asked.width
@@ -67,6 +73,7 @@ class Planned:
 
 def planned(subject: Subject) -> Planned:
     """All figures of a job that do not depend on the nodes there are."""
+    subject = subject.at_its_size
     job, plan, training = subject.job, subject.plan, subject.training
     weighed = TensorBytes.of(subject.tree)
     flowing = _flowing(subject)

@@ -207,3 +207,13 @@ def test_bad_input_is_refused_as_in_a_job(api: ApiHouse) -> None:
         in_plan = refused(api.client.post(PLAN, json={**NET, **change}), 422, param)
         body = {**NET, "training_file": file, **change}
         assert refused(api.client.post(JOBS, json=body), 422, param) == in_plan
+
+
+def test_memory_of_torchvisions_networks_is_known_at_any_picture_size(api: ApiHouse) -> None:
+    ask = {"model": "resnet18", "weights": "none", "hyperparameters": {"batch_size": 1, "precision": "fp32"}}
+    answer = planned(api, **ask, freeze="none", preprocessing={"image_size": 64})
+    # What one training step of the real network keeps: 22,179,840 bytes at 224x224, where the result of the
+    # last pooling, which the head reads, is as large as at any size.
+    (phase,) = answer["memory"]["phases"]
+    assert phase["activations_bytes"] == (22_179_840 - 2_048) * 64**2 // 224**2 + 2_048
+    assert planned(api, **ask, preprocessing={"image_size": 64})["prefix"]["until"] == "fc"

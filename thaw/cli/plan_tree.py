@@ -104,4 +104,4 @@ def _rate(branch: Branch) -> Iterator[str]:
 def _span(ways: Collection[Way]) -> str:
     scales = [way.scale for way in ways]
     least, most = min(scales), max(scales)
-    return f"x{least:g}" if least == most else f"x{least:g} to x{most:g}"
+    return f"x{least:.3g}" if least == most else f"x{least:.3g} to x{most:.3g}"

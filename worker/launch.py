@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import Field
@@ -68,15 +68,32 @@ def agent_environment(plan: LaunchPlan, inherited: Mapping[str, str], launcher: 
     environment["THAW_LAUNCHER_PID"] = str(launcher)
     if plan.trainer_uid is not None:
         environment["THAW_TRAINER_UID"] = str(plan.trainer_uid)
-    # The run's folder is the working folder, and nothing is imported from there.
-    sources = [str(_SOURCES), *filter(None, [plan.trainer_env.get("PYTHONPATH")])]
-    environment |= {"PYTHONPATH": ":".join(sources), "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
-    return environment
+    return environment | _imports(plan.trainer_env)
+
+
+def description_command(names: Sequence[str], limit_s: float, parent: int, uid: int | None) -> list[str]:
+    """The command that describes registered models, bound to the life of the process `parent`."""
+    return [
+        *(sys.executable, "-I", "-S", str(_BOUND), str(parent), "-" if uid is None else str(uid)),
+        *(sys.executable, "-m", "worker.training.describe", "registered"),
+        *("--limit-s", str(limit_s), *names),
+    ]
+
+
+def description_environment(trainer_env: Mapping[str, str], inherited: Mapping[str, str]) -> dict[str, str]:
+    """A model is described in the environment in which trainers build it."""
+    return {**_allowed(inherited), **trainer_env, **_imports(trainer_env)}
 
 
 def launcher_environment(inherited: Mapping[str, str]) -> dict[str, str]:
     """The launcher's whole environment: nothing that its trainers may not have either."""
     return _allowed(inherited) | {"PYTHONPATH": str(_SOURCES), "PYTHONSAFEPATH": "1"}
+
+
+def _imports(trainer_env: Mapping[str, str]) -> dict[str, str]:
+    """Where modules come from: never from the working folder."""
+    sources = [str(_SOURCES), *filter(None, [trainer_env.get("PYTHONPATH")])]
+    return {"PYTHONPATH": ":".join(sources), "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
 
 
 def _allowed(inherited: Mapping[str, str]) -> dict[str, str]:

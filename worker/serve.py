@@ -44,7 +44,7 @@ def serve(settings: Settings, run: Run) -> int:
         engine = make_engine(settings.database_url.get_secret_value(), statement_timeout_s=5, pool_size=2)
         queue = redis_client(settings.redis_url.get_secret_value())
         _when_it_is_there(lambda: check_redis(queue), redis.RedisError)
-        _when_it_is_there(lambda: share_descriptions(engine), DBAPIError)
+        _when_it_is_there(lambda: share_descriptions(engine, settings), DBAPIError)
         node = Node(settings, devices, engine, queue)
         _when_it_is_there(node.register, DBAPIError)
         signals.worker_shutting_down.connect(node.ask_to_leave, weak=False)

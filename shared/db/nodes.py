@@ -222,8 +222,9 @@ def leave(session: Session, token: UUID, *, node_id: str) -> None:
 
 
 def undescribed(session: Session, models: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Those of (name, hash) that no node has described yet."""
-    rows = session.execute(select(RegisteredModel.name, RegisteredModel.hash))
+    """Those of (name, hash) that no node has described yet, or none to the end."""
+    finished = RegisteredModel.description["unfinished"].astext.is_(None)
+    rows = session.execute(select(RegisteredModel.name, RegisteredModel.hash).where(finished))
     known = {(name, hash) for name, hash in rows}
     return [model for model in models if model not in known]
 
@@ -231,9 +232,12 @@ def undescribed(session: Session, models: Sequence[tuple[str, str]]) -> list[tup
 def store_description(
     session: Session, *, name: str, version: str, hash: str, description: dict[str, Any]
 ) -> None:
-    """Keep what a node found out about a registered model; the first description of a hash stays."""
+    """Keep what a node found out about a registered model; the first finished description of a hash stays."""
+    told = upsert(RegisteredModel).values(name=name, version=version, hash=hash, description=description)
     session.execute(
-        upsert(RegisteredModel)
-        .values(name=name, version=version, hash=hash, description=description)
-        .on_conflict_do_nothing()
+        told.on_conflict_do_update(
+            index_elements=[RegisteredModel.name, RegisteredModel.hash],
+            set_={"description": told.excluded.description, "described_at": func.clock_timestamp()},
+            where=RegisteredModel.description["unfinished"].astext.is_not(None),
+        )
     )

@@ -15,6 +15,7 @@ from torch import nn
 
 from shared import catalog
 from shared.domain.errors import Invalid
+from shared.domain.flow import Flow
 from shared.domain.module_tree import ModuleTree
 from worker.registered import registered_models, source_hash
 from worker.training import models
@@ -249,14 +250,17 @@ class TestRegisteredModels:
         assert found["custom_network"]["version"] == "1.0.0"
 
     def test_the_command_describes_them(self) -> None:
-        command = [sys.executable, "-m", "worker.training.describe", "registered"]
+        command = [sys.executable, "-m", "worker.training.describe", "registered", "nested_network"]
         done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-        found = {model["name"]: model for model in json.loads(done.stdout)["models"]}
-        nested = ModuleTree.from_data(found["nested_network"]["tree"])
+        described = json.loads(done.stdout)
+        nested = ModuleTree.from_data(described["tree"])
         assert nested.blocks == ("encoder.0", "encoder.3", "decoder.0", "decoder.2")
         assert nested.head == ("classifier",)
-        assert found["nested_network"]["image_size"] == [24, 40]
-        assert ModuleTree.from_data(found["custom_network"]["tree"]).num_classes == 10
+        assert (nested.num_classes, described["image_size"]) == (10, [24, 40])
+        modules = {step.module for step in Flow.from_data(described["flow"]).steps}
+        assert modules == {f"encoder.{n}" for n in range(6)} | {f"decoder.{n}" for n in range(3)} | {
+            "classifier"
+        }
 
     @pytest.mark.parametrize(("name", "size"), [("custom_network", (14, 14)), ("nested_network", (24, 40))])
     def test_they_answer_with_ten_classes_at_their_size(self, name: str, size: tuple[int, int]) -> None:
@@ -283,14 +287,14 @@ class TestRegisteredModels:
             body="def build():\n    raise ValueError('no such luck')",
         )
         (broken,) = [model for model in registered_models() if model.name == "broken_network"]
-        assert describe_registered(broken)["error"] == "ValueError: no such luck"
+        assert describe_registered(broken.name)["error"] == "ValueError: no such luck"
 
     def test_one_may_not_take_a_torchvision_name(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         install(tmp_path, monkeypatch, name="resnet18", body="def build():\n    return None")
         (clash,) = [model for model in registered_models() if model.name == "resnet18"]
-        assert "torchvision" in describe_registered(clash)["error"]
+        assert "torchvision" in describe_registered(clash.name)["error"]
 
     def test_the_hash_follows_names_and_contents_not_the_place(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

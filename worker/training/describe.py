@@ -1,6 +1,6 @@
 """Describes networks for processes that have no torch.
 
-python -m worker.training.describe registered        the models registered here, as JSON
+python -m worker.training.describe registered NAME... registered models, a line of JSON each
 python -m worker.training.describe catalog OUT       torchvision's models, a file each, into OUT
 python -m worker.training.describe flows OUT         how data flows through them, a file each, into OUT
 python -m worker.training.describe outputs OUT       what their modules put out, a file each, into OUT
@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,8 +24,9 @@ from shared.catalog.flow import write_flow
 from shared.catalog.outputs import write_outputs
 from shared.domain.module_tree import REPLACEABLE_HEADS, ModuleTree
 from shared.domain.spec import TaskName
-from worker.registered import RegisteredModel, registered_models
 from worker.training.catalog_source import model_names, read_flow, read_model, read_outputs
+from worker.training.describing_apart import Tell, described_apart
+from worker.training.flow_recording import record_flow
 from worker.training.models import own_head, registered_builder, replace_head
 from worker.training.module_outputs import record_outputs, with_classes_at
 from worker.training.network_tree import describe_module
@@ -36,23 +37,47 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("registered")
+    registered = commands.add_parser("registered")
+    registered.add_argument("names", nargs="+")
+    registered.add_argument("--limit-s", type=float, default=300.0, help="for each model")
     for name in _WRITERS:
         commands.add_parser(name).add_argument("out", type=Path)
     arguments = parser.parse_args()
     if arguments.command == "registered":
-        json.dump({"models": [describe_registered(model) for model in registered_models()]}, sys.stdout)
+        for name in arguments.names:
+            described = described_apart(partial(tell_registered, name), arguments.limit_s)
+            sys.stdout.write(json.dumps({"name": name, **described}) + "\n")
+            sys.stdout.flush()
     else:
         write_all(arguments.out, _WRITERS[arguments.command])
 
 
-def describe_registered(model: RegisteredModel) -> dict[str, Any]:
-    """The model by name, version and hash, with its tree, head, picture size and task, or what it raised."""
+def tell_registered(name: str, tell: Tell) -> None:
+    """The description, and then the flow: what ends the process between leaves what was told."""
+    described = describe_registered(name)
+    tell(described)
+    if "error" not in described:
+        tell(describe_flow(name, described["image_size"]))
+
+
+def describe_registered(name: str) -> dict[str, Any]:
+    """The model's tree, head, picture size, task and outputs, or the error that it raised."""
     try:
-        described = _read_registered(model.name)
+        return _read_registered(name)
     except Exception as error:  # whatever a registered model's own code raises is for the operator to see
-        return {**asdict(model), "error": f"{type(error).__name__}: {error}"}
-    return {**asdict(model), **described}
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def describe_flow(name: str, image_size: list[int] | None) -> dict[str, Any]:
+    """The model's flow, or null and as `flow_error` why there is none."""
+    if image_size is None:
+        return {"flow": None, "flow_error": "its package tells no picture size"}
+    height, width = image_size
+    try:
+        flow = record_flow(lambda _size: registered_builder(name)(), (height, width))
+    except Exception as error:
+        return {"flow": None, "flow_error": f"{type(error).__name__}: {error}"}
+    return {"flow": flow.to_data()}
 
 
 def write_all(out: Path, write_one: Callable[[str, Path], None]) -> None:

@@ -67,6 +67,11 @@ class Stepped:
     wrong: list[str]
 
 
+def classifiers() -> list[str]:
+    """The names of the networks that `every_step` knows how to train."""
+    return [name for name in catalog.names() if catalog.get(name).task == "classification"]
+
+
 def n_parameters(name: str) -> int:
     return sum(catalog.get(name).tree.n_elements.values())
 
@@ -125,6 +130,8 @@ def build(name: str, side: int) -> nn.Module:
         options = {"image_size": side}
     elif name in ("googlenet", "inception_v3"):
         options = {"init_weights": False}
+    elif catalog.get(name).task == "segmentation":
+        options = {"weights_backbone": None, **({} if name.startswith("lraspp") else {"aux_loss": True})}
     model: nn.Module = import_torchvision().models.get_model(
         name, weights=None, num_classes=NUM_CLASSES, **options
     )

@@ -22,10 +22,13 @@ LAST_BLOCKS = {
     "(wide_)?resnex?t": r"layer4\.\d+",
     "alexnet": r"classifier\.4",
     "convnext": r"classifier\.0",
+    "deeplabv3": r"classifier\.2",
     "densenet": r"features\.norm5",
     "efficientnet": r"features\.\d",
+    "fcn": r"classifier\.1",
     "googlenet": "inception5b",
     "inception": "Mixed_7c",
+    "lraspp": r"classifier\.scale\.1",
     "maxvit": r"classifier\.3",
     "mnasnet": r"layers\.15",
     "mobilenet_v2": r"features\.\d+",
@@ -84,7 +87,10 @@ def last_block(name: str, model: nn.Module) -> str:
 
 
 def called_after(model: nn.Module, block: str, inputs: torch.Tensor) -> list[str]:
-    """The modules outside of block and head that hold parameters and are first called after the block is."""
+    """The modules that hold parameters and are first called after the block, save for its own and the heads.
+
+    An auxiliary classifier for segmentation is called last, and belongs to no block.
+    """
     calls: list[str] = []
     hooks = [
         module.register_forward_pre_hook(lambda _module, _inputs, path=path: calls.append(path))
@@ -98,7 +104,8 @@ def called_after(model: nn.Module, block: str, inputs: torch.Tensor) -> list[str
     at_the_head = {name.rpartition(".")[0] for name in head(model)}
     elsewhere = {name.rpartition(".")[0] for name, _ in named(model)} - at_the_head
     later = order[order.index(block) + 1 :]
-    return [path for path in later if path in elsewhere and not path.startswith(f"{block}.")]
+    beside = (f"{block}.", "aux_classifier.")
+    return [path for path in later if path in elsewhere and not path.startswith(beside)]
 
 
 def named(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

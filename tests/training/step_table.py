@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from every_model import Stepped, every_step, n_parameters
+from every_model import Stepped, classifiers, every_step, n_parameters
 
 from shared import catalog
 
@@ -40,9 +40,9 @@ COLUMNS = {
 PREFACE = """\
 # One training step of every large model
 
-torchvision's classification models with more than {larger_than} million parameters: {models} models, {steps}
-steps. `tests/training/step_table.py` wrote this on {system}, {threads} CPU cores, torch {torch}. The smaller
-models take the same steps in `make test-all`, which prints their table.
+torchvision's classification models with more than {larger_than} million parameters: {models} of {all} models,
+{steps} steps. `tests/training/step_table.py` wrote this on {system}, {threads} CPU cores, torch {torch}. The
+smaller models take the same steps in `make test-all`, which prints their table. Not run: {missing}.
 
 Each step is the engine's own: SGD with momentum and weight decay, random weights, a batch of 2, pictures as
 small as the network takes, once under each spec that matches something on the model. Every tensor is compared
@@ -76,9 +76,9 @@ def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def write_table(target: Path, names: Sequence[str]) -> None:
-    """The steps of the networks called `names`, the smallest first."""
+    """The steps of the networks called `names`, those of the fewest tensors first: they are the fastest."""
     steps: list[Stepped] = []
-    for name in sorted(names, key=n_parameters):
+    for name in sorted(names, key=lambda name: len(catalog.get(name).tree.names)):
         one = [sys.executable, __file__, "--one", name]
         done = subprocess.run(one, check=True, stdout=subprocess.PIPE, text=True)
         found = [Stepped(**row) for row in json.loads(done.stdout)]
@@ -90,10 +90,18 @@ def write_table(target: Path, names: Sequence[str]) -> None:
         sys.exit(f"what should not have moved did, or the other way round: {wrong}")
 
 
+def larger() -> list[str]:
+    return [name for name in classifiers() if n_parameters(name) > LARGER_THAN]
+
+
 def _preface(steps: Sequence[Stepped]) -> str:
+    done = {stepped.model for stepped in steps}
+    missing = [name for name in larger() if name not in done]
     return PREFACE.format(
         larger_than=LARGER_THAN // 1_000_000,
-        models=len({stepped.model for stepped in steps}),
+        all=len(larger()),
+        models=len(done),
+        missing=", ".join(missing) or "none",
         steps=len(steps),
         system=platform.system(),
         threads=torch.get_num_threads(),
@@ -111,5 +119,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "--one":
         sys.stdout.write(json.dumps([asdict(stepped) for stepped in every_step(sys.argv[2])]))
     else:
-        larger = [name for name in catalog.names() if n_parameters(name) > LARGER_THAN]
-        write_table(Path(sys.argv[1]), sys.argv[2:] or larger)
+        write_table(Path(sys.argv[1]), sys.argv[2:] or larger())

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from every_model import Stepped, build, every_step, n_parameters, one_step, without_numbers
+from every_model import Stepped, build, classifiers, every_step, n_parameters, one_step, without_numbers
 from plain_meanings import NUM_CLASSES, SPECS, Meaning, called_after, last_block, meaning, named
 from step_table import rows
 from torch import nn
@@ -19,7 +19,7 @@ from shared.domain.module_tree import ModuleTree
 from worker.training.network_tree import describe_module
 
 LARGEST_TRAINED_HERE = 30_000_000
-TRAINED = [name for name in catalog.names() if n_parameters(name) <= LARGEST_TRAINED_HERE]
+TRAINED = [name for name in classifiers() if n_parameters(name) <= LARGEST_TRAINED_HERE]
 
 
 @pytest.mark.slow

@@ -194,6 +194,10 @@ def test_models_and_their_blocks_are_shown(stack: Stack, home: Path) -> None:
     shown = thaw(stack, home, "models", "show", "nested_network").stdout
     assert "4 blocks: encoder.0 encoder.3 decoder.0 decoder.2" in shown
     assert "@head" in shown
+    listed = json.loads(thaw(stack, home, "models", "--json").stdout)
+    assert {"id": "fcn_resnet50", "task": "segmentation"}.items() <= {model["id"]: model for model in listed}[
+        "fcn_resnet50"
+    ].items()
 
 
 def test_nodes_and_their_slots_are_listed(stack: Stack, home: Path) -> None:

@@ -14,13 +14,22 @@ from torch import nn
 
 from shared import catalog
 from shared.catalog.catalog import DATA, read, write
+from shared.catalog.flow import FOLDER
 from shared.domain.errors import Invalid
-from worker.training.catalog_source import read_model
+from worker.training.catalog_source import read_flow, read_model
 from worker.training.torchvision_compat import import_torchvision
 
 HANDFUL = [
     *("resnet18", "mobilenet_v3_small", "vit_b_16", "googlenet", "squeezenet1_1", "swin_t"),
     *("deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large"),
+]
+# The least of each family: the others are the same code, only deeper or wider.
+FAMILIES = [
+    *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet"),
+    *("inception_v3", "maxvit_t", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf"),
+    *("regnet_y_400mf", "resnet50", "resnext50_32x4d", "shufflenet_v2_x0_5", "squeezenet1_0", "swin_t"),
+    *("swin_v2_t", "vgg11", "vgg11_bn", "wide_resnet50_2", "deeplabv3_resnet50", "fcn_resnet50"),
+    "lraspp_mobilenet_v3_large",
 ]
 SEGMENTATION = [name for name in catalog.names() if catalog.get(name).task == "segmentation"]
 
@@ -142,6 +151,26 @@ def test_every_entry_is_what_the_generator_writes_now(name: str) -> None:
     fresh, stored = read_model(name), catalog.get(name)
     assert fresh.tree == stored.tree
     assert fresh == stored
+
+
+def test_every_flow_reads_every_parameter_of_its_network() -> None:
+    for name in catalog.names():
+        flow, known = catalog.flow_of(name), catalog.get(name)
+        assert flow.image_size == known.image_size
+        assert {p for step in flow.steps for p in step.parameters} == known.tree.shapes.keys()
+        assert {step.module for step in flow.steps} <= known.tree.by_path.keys()
+    assert sum(file.stat().st_size for file in FOLDER.iterdir()) < 500_000
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_b_16"])
+def test_a_flow_is_what_is_recorded_now(name: str) -> None:
+    assert read_flow(name) == catalog.flow_of(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_flow_of_each_family_is_what_is_recorded_now(name: str) -> None:
+    assert read_flow(name) == catalog.flow_of(name)
 
 
 def quick(name: str) -> dict[str, Any]:

@@ -180,9 +180,9 @@ def zip_of(files: Mapping[str, bytes]) -> bytes:
     return packed.getvalue()
 
 
-def parquet_of(columns: Mapping[str, Any]) -> bytes:
+def parquet_of(columns: Mapping[str, Any], **options: Any) -> bytes:
     packed = io.BytesIO()
-    pq.write_table(pa.table(dict(columns)), packed)
+    pq.write_table(pa.table(dict(columns)), packed, **options)
     return packed.getvalue()
 
 

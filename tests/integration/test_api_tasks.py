@@ -81,6 +81,8 @@ def test_lists_of_labels_in_parquet_are_for_multilabel(api: ApiHouse) -> None:
     assert file["details"]["task"] == "multilabel"
     assert file["details"]["samples_per_class"] == {"a": 1, "b": 2}
     assert api.job(task="multilabel", training_file=file["id"])["class_names"] == ["a", "b"]
+    in_parts = api.upload(parquet_of(rows, row_group_size=1), "parts.parquet").json()
+    assert in_parts["details"] == file["details"]
     twice = api.upload(parquet_of({**rows, "labels": [["a", "a"], [], ["b"]]}), "data.parquet")
     refused(twice, 422, "file", "'labels' row 0", "'a' twice")
     missing = api.upload(parquet_of({**rows, "labels": [["a"], None, ["b"]]}), "data.parquet")

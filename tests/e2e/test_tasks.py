@@ -78,3 +78,19 @@ def test_reconstruction_of_one_half_and_then_of_the_other(stack: Stack, home: Pa
     assert answer["psnr_db"] > 15
     with Image.open(answer["written"]) as made:
         assert (made.size, made.mode) == ((16, 16), "RGB")
+
+
+def test_segmentation(stack: Stack, home: Path, data: Path) -> None:
+    """On random weights, as none can be fetched here: what it learns is little, and what it freezes stays."""
+    quick = ("weights=none", "hyperparameters.n_epochs=1", "preprocessing.image_size=64")
+    job = trained(stack, home, data, "segmentation", ("outlines", "more-outlines"), *quick)
+
+    shown = thaw(stack, home, "show", job).stdout
+    assert "held-out mean iou" in shown
+    assert "unchanged" in shown
+    picture = next((data / "more-outlines" / "images").iterdir())
+    (answer,) = said(stack, home, job, picture)
+    assert sum(answer["shares"].values()) == pytest.approx(1, abs=0.001)
+    assert Path(answer["written"]).name == f"{picture.stem}-mask.png"
+    with Image.open(answer["written"]) as mask:
+        assert (mask.size, mask.mode) == ((32, 32), "P")

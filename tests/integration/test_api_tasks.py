@@ -171,6 +171,27 @@ def test_a_segmentation_job_takes_pictures_with_masks(api: ApiHouse) -> None:
     assert api.job(**drawn, training_file=file["id"])["class_names"] == []
 
 
+def test_torchvisions_segmentation_networks_are_frozen_by_their_backbones_path(api: ApiHouse) -> None:
+    file = api.upload(streets("road", "car")).json()["id"]
+
+    job = api.job(
+        model="lraspp_mobilenet_v3_large",
+        task="segmentation",
+        training_file=file,
+        freeze=["backbone"],
+        preprocessing={"image_size": 64},
+    )
+
+    (phase,) = job["freeze_plan"]["phases"]
+    assert all(name.startswith("backbone.") for name in phase["frozen"])
+    assert not any(name.startswith("backbone.") for name in phase["trainable"])
+    assert sorted(job["head"]["modules"]) == ["classifier.high_classifier", "classifier.low_classifier"]
+    forgotten = api.submit(model="lraspp_mobilenet_v3_large", training_file=file)
+    refused(forgotten, 422, "training_file", "segmentation")
+    wrong = api.submit(model="resnet18", task="segmentation", training_file=file)
+    refused(wrong, 422, "task", "resnet18 is made for classification")
+
+
 def test_a_task_that_the_network_is_not_made_for_is_refused_with_its_own(api: ApiHouse) -> None:
     api.register_model("autoencoder", AUTOENCODER)
     file = api.data_set("cat", "dog")

@@ -26,7 +26,7 @@ from worker.training.tasks.segmentation import Segmentation
 from worker.training.transforms import Augmentation
 
 CLASSES = ["background", "stroke"]
-QUICK: dict[str, Any] = {"n_epochs": 2, "batch_size": 30, "learning_rate": 0.01, "optimizer": "adamw"}
+QUICK: dict[str, Any] = {"n_epochs": 3, "batch_size": 30, "learning_rate": 0.03, "optimizer": "adamw"}
 
 
 def masked(folder: Path) -> dict[str, str]:
@@ -35,7 +35,7 @@ def masked(folder: Path) -> dict[str, str]:
 
 @pytest.fixture
 def make_outline_spec(make_spec: MakeSpec, task_data: Path) -> MakeSpec:
-    def make(**changes: Any) -> TrainerSpec:
+    def make(model: str = "outliner", **changes: Any) -> TrainerSpec:
         told = {
             "task": "segmentation",
             "num_classes": 2,
@@ -44,7 +44,7 @@ def make_outline_spec(make_spec: MakeSpec, task_data: Path) -> MakeSpec:
             "freeze": ["backbone"],
             "hyperparameters": QUICK,
         }
-        return make_spec("outliner", **{**told, **changes})
+        return make_spec(model, **{**told, **changes})
 
     return make
 
@@ -94,19 +94,24 @@ def test_two_ranks_train_the_heads_alone_and_their_figures_are_those_of_the_save
     assert figures.confusion_matrix is not None
     assert np.sum(figures.confusion_matrix) == (there != 255).sum()
     assert (figures.main_metric, figures.accuracy) == ("mean_iou", None)
-    assert figures.metrics["pixel_accuracy"] > 0.9
+    assert iou[1] > 0.3, "where one that always says background has 0"
 
 
 def test_a_run_that_was_taken_up_again_ends_with_the_same_bits_and_figures(
-    make_outline_spec: MakeSpec, run_here: RunHere
+    make_outline_spec: MakeSpec, run_here: RunHere, task_data: Path
 ) -> None:
-    spec = make_outline_spec(validation_fraction=0.2, preprocessing={"augment": "crop_flip"})
+    spec = make_outline_spec(
+        train=masked(task_data / "more-outlines"),
+        validation_fraction=0.2,
+        preprocessing={"augment": "crop_flip"},
+        hyperparameters={**QUICK, "n_epochs": 2},
+    )
     whole = run_here(spec, "whole")
-    first = whole.of_type("checkpoint")[0]
+    earlier = whole.of_type("checkpoint")[-2]
 
-    resumed = run_here(spec.model_copy(update={"resume_from": str(whole.out / first.folder)}), "resumed")
+    resumed = run_here(spec.model_copy(update={"resume_from": str(whole.out / earlier.folder)}), "resumed")
 
-    assert first.metrics.keys() > {"train_pixel_accuracy", "validation_mean_iou"}
+    assert earlier.metrics.keys() > {"train_pixel_accuracy", "validation_mean_iou"}
     assert resumed.result.ranks.checksum == whole.result.ranks.checksum
     assert resumed.result.evaluation == whole.result.evaluation
     assert resumed.result.epochs == whole.result.epochs
@@ -134,7 +139,7 @@ def test_torchvisions_network_trains_its_two_heads_and_is_used(
 def test_a_mask_is_written_in_the_pictures_own_size_with_a_palette(
     make_outline_spec: MakeSpec, run_here: RunHere, tmp_path: Path
 ) -> None:
-    ran = run_here(make_outline_spec())
+    ran = run_here(make_outline_spec(hyperparameters={**QUICK, "n_epochs": 1}))
     Image.new("RGB", (50, 40)).save(tmp_path / "wide.png")
 
     (answer,) = predict(load_model(ran.out), [tmp_path / "wide.png"])
@@ -145,6 +150,29 @@ def test_a_mask_is_written_in_the_pictures_own_size_with_a_palette(
         assert (made.size, made.mode) == ((50, 40), "P")
         assert set(np.unique(np.array(made))) <= {0, 1}
     assert sum(answer.shares.values()) == pytest.approx(1)
+
+
+@pytest.mark.slow
+def test_torchvisions_smallest_network_learns_with_its_backbone_frozen_by_path(
+    make_outline_spec: MakeSpec, run_here: RunHere, task_data: Path
+) -> None:
+    spec = make_outline_spec(
+        model="lraspp_mobilenet_v3_large",
+        train=masked(task_data / "more-outlines"),
+        validation_fraction=0.1,
+        size=(64, 64),
+        hyperparameters={"batch_size": 30},
+    )
+
+    ran = run_here(spec)
+
+    trained = load_file(ran.out / "trainable.safetensors")
+    assert {name.partition(".")[0] for name in trained} == {"classifier"}
+    assert {trained[f"{head}.weight"].shape[0] for head in spec.target.head} == {2}
+    assert ran.result.frozen_proof.unchanged
+    assert ran.result.frozen_proof.n_buffers > 100
+    (answer,) = predict(load_model(ran.out), sorted((task_data / "outlines" / "images").iterdir())[:1])
+    assert isinstance(answer, Mask)
 
 
 @pytest.mark.parametrize("kind", ["flip", "crop_flip"])

@@ -1,4 +1,4 @@
-"""The latest figures of a job's training, as a person follows them."""
+"""The latest figures of a job, as a person follows them."""
 
 from __future__ import annotations
 
@@ -40,6 +40,9 @@ class Figures:
     main: Figure | None = None
     held_out: Figure | None = None
     eta_s: float | None = None
+    n_done: int | None = None
+    n_samples: int | None = None
+    samples_per_s: float | None = None
 
     @classmethod
     def of(cls, job: Job) -> Figures:
@@ -47,7 +50,9 @@ class Figures:
         progress = job.raw.get("progress") or {}
         train = progress.get("train") or {}
         validation = progress.get("validation") or {}
+        extraction = progress.get("extraction") or {}
         running = job.phase == "running"
+        at_work = {"training": train, "extracting": extraction}.get(progress.get("phase") or "", {})
         return cls(
             phase=progress.get("phase") or job.phase if running else job.phase,
             epoch=train["epoch"] + 1 if train else None,
@@ -57,16 +62,26 @@ class Figures:
             loss=train.get("loss"),
             main=Figure.of(train),
             held_out=Figure.of(validation),
-            eta_s=train.get("eta_s") if running and progress.get("phase") == "training" else None,
+            eta_s=at_work.get("eta_s") if running else None,
+            n_done=extraction.get("n_done"),
+            n_samples=extraction.get("n_samples"),
+            samples_per_s=extraction.get("samples_per_s") if at_work is extraction else None,
         )
 
     @property
     def done(self) -> float:
-        """The part of the training's steps that is done, from 0 to 1."""
+        """The part of the training's steps, or of the samples to extract from, that is done, from 0 to 1."""
+        if self.n_done is not None and self.n_samples:
+            return self.n_done / self.n_samples
         return self.step / self.total_steps if self.step is not None and self.total_steps else 0.0
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is anything to tell beside the phase."""
+        return self.step is not None or self.n_done is not None
+
     def parts(self) -> list[str]:
-        """The figures as short texts: epoch, step, loss, the task's own, time left."""
+        """The figures as short texts: epoch, step, loss, the task's own, samples extracted, time left."""
         texts = [self.phase]
         if self.epoch is not None:
             texts += [f"epoch {self.epoch}/{self.n_epochs}", f"step {self.step}/{self.total_steps}"]
@@ -76,6 +91,10 @@ class Figures:
             texts.append(str(self.main))
         if self.held_out is not None:
             texts.append(f"held-out {self.held_out}")
+        if self.n_done is not None:
+            texts.append(f"{self.n_done:,} of {self.n_samples:,} samples")
+        if self.samples_per_s is not None:
+            texts.append(f"{self.samples_per_s:.0f} a second")
         if self.eta_s is not None:
             texts.append(f"{clock(self.eta_s)} left")
         return texts

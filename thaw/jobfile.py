@@ -13,7 +13,7 @@ import yaml
 
 from thaw.errors import UsageError
 
-FILE_FIELDS = ("training_file", "validation_file", "weights")
+FILE_FIELDS = ("training_file", "validation_file", "input_file", "weights")
 _FILE_ID = "file-"
 
 

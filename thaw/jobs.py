@@ -8,32 +8,36 @@ from typing import Any
 from urllib.parse import quote
 
 from thaw.downloads import Progress, fetch
+from thaw.errors import UsageError
 from thaw.following import Follower
+from thaw.kinds import Kind, kind_of, path_of
 from thaw.log_following import LogFollower
 from thaw.paging import pages
 from thaw.shapes import Artifact, Event, Job
 from thaw.transport import Transport
 
-PATH = "/v1/fine_tuning/jobs"
-
 
 class Jobs:
-    """The team's fine-tuning jobs."""
+    """The team's jobs. What is asked of one job is asked of either kind: its id tells which it is."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
     def create(self, spec: Mapping[str, Any]) -> Job:
         """Submit a job, in the words of the API. Raises ServerRefused where it cannot run."""
-        return Job.read(self._transport.post(PATH, spec))
+        return Job.read(self._transport.post(Kind.FINE_TUNING.path, spec))
+
+    def extract(self, spec: Mapping[str, Any]) -> Job:
+        """Submit a feature extraction, in the words of the API. Raises ServerRefused where it cannot run."""
+        return Job.read(self._transport.post(Kind.FEATURE_EXTRACTION.path, spec))
 
     def get(self, job_id: str) -> Job:
         """The job as it is now."""
-        return Job.read(self._transport.get(_path(job_id)))
+        return Job.read(self._transport.get(path_of(job_id)))
 
-    def list(self) -> Iterator[Job]:
-        """Every job of the team, the newest first, fetched a page at a time."""
-        return (Job.read(raw) for raw in pages(self._transport, PATH))
+    def list(self, kind: Kind = Kind.FINE_TUNING) -> Iterator[Job]:
+        """Every job of one kind of the team, the newest first, fetched a page at a time."""
+        return (Job.read(raw) for raw in pages(self._transport, kind.path))
 
     def queue(self) -> Iterator[Job]:
         """The team's jobs that wait for slots, a thousand at most, in their order."""
@@ -41,14 +45,14 @@ class Jobs:
 
     def cancel(self, job_id: str) -> Job:
         """Ask for the job's end. It stops at the next step, so it may still be running in the answer."""
-        return Job.read(self._transport.post(f"{_path(job_id)}/cancel"))
+        return Job.read(self._transport.post(f"{path_of(job_id)}/cancel"))
 
     def events(self, job_id: str, after: int = 0, patience_s: float = 60.0) -> Iterator[Event]:
         """Every event after number `after`, live, each once and in order, until the job is over.
 
         A lost connection is made again; ServerUnreachable comes when the server stays away for `patience_s`.
         """
-        return Follower(self._transport, _path(job_id), after, patience_s).events()
+        return Follower(self._transport, path_of(job_id), after, patience_s).events()
 
     def wait(self, job_id: str) -> Job:
         """The job when it is over, however it ended."""
@@ -58,15 +62,15 @@ class Jobs:
 
     def metrics(self, job_id: str) -> Iterator[dict[str, Any]]:
         """The training and validation lines, the oldest first."""
-        return pages(self._transport, f"{_path(job_id)}/metrics", limit=1000)
+        return pages(self._transport, f"{_training_path(job_id)}/metrics", limit=1000)
 
     def checkpoints(self, job_id: str) -> Iterator[dict[str, Any]]:
         """What the job could go on from."""
-        return pages(self._transport, f"{_path(job_id)}/checkpoints")
+        return pages(self._transport, f"{_training_path(job_id)}/checkpoints")
 
     def logs(self, job_id: str) -> Iterator[bytes]:
         """What the trainer of the last attempt wrote so far, piece by piece."""
-        with self._transport.stream(f"{_path(job_id)}/logs") as response:
+        with self._transport.stream(f"{path_of(job_id)}/logs") as response:
             yield from response.iter_bytes()
 
     def follow_logs(
@@ -76,11 +80,11 @@ class Jobs:
 
         ServerUnreachable comes when the server stays away for `patience_s`.
         """
-        return LogFollower(self._transport, _path(job_id), look_every_s, patience_s).pieces()
+        return LogFollower(self._transport, path_of(job_id), look_every_s, patience_s).pieces()
 
     def artifacts(self, job_id: str) -> Iterator[Artifact]:
         """The files of the job's result."""
-        found = pages(self._transport, f"{_path(job_id)}/artifacts", key="name")
+        found = pages(self._transport, f"{path_of(job_id)}/artifacts", key="name")
         return (Artifact.read(raw) for raw in found)
 
     def download(
@@ -93,9 +97,12 @@ class Jobs:
         called: str | None = None,
     ) -> Path:
         """One file of the result in `folder`, whole and checked, or not there at all."""
-        path = f"{_path(job_id)}/artifacts/{quote(artifact.name)}"
+        path = f"{path_of(job_id)}/artifacts/{quote(artifact.name)}"
         return fetch(self._transport, path, artifact, folder, progress, called=called)
 
 
-def _path(job_id: str) -> str:
-    return f"{PATH}/{quote(job_id, safe='')}"
+def _training_path(job_id: str) -> str:
+    """Where a job is that trains. Raises UsageError for another."""
+    if kind_of(job_id) is not Kind.FINE_TUNING:
+        raise UsageError(f"{job_id} is a feature extraction: it trains nothing, and measures nothing")
+    return path_of(job_id)

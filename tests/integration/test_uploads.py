@@ -13,7 +13,7 @@ from waiting import eventually
 
 from shared.artifacts import open_store
 from shared.db.leases import Claim, StoredArtifact
-from shared.domain.events import CheckpointLine, CheckpointManifest, ManifestEntry
+from shared.domain.events import CheckpointLine, CheckpointManifest, ManifestEntry, ShardLine
 from worker.run_files import NotAPlainFile
 from worker.uploads import UploadsBeside
 
@@ -67,6 +67,12 @@ class Beside:
         (folder / "manifest.json").write_text(manifest.model_dump_json())
         name = f"checkpoints/step-{step}"
         return CheckpointLine(time=time.time(), epoch=1, step=step, folder=name, is_best=False, metrics={})
+
+    def shard(self, number: int) -> ShardLine:
+        file = f"activations/shard-{number:05d}.safetensors"
+        (self.run / "activations").mkdir(exist_ok=True)
+        (self.run / file).write_bytes(WEIGHTS)
+        return ShardLine(time=time.time(), file=file, n_samples=1)
 
     def _record(self, manifest: CheckpointManifest, prefix: str) -> None:
         assert b"".join(self.store.stream(f"{prefix}/weights")) == WEIGHTS
@@ -124,3 +130,33 @@ def test_a_checkpoint_behind_a_link_is_told_at_once(beside: Beside, tmp_path: Pa
         with pytest.raises(NotAPlainFile):
             eventually(uploads.check, within_s=10)
     assert beside.recorded == []
+
+
+def test_a_shard_is_an_artifact_as_soon_as_it_is_stored(beside: Beside) -> None:
+    with beside.uploads() as uploads:
+        uploads.add(beside.shard(0))
+        eventually(lambda: beside.shards, within_s=10)
+        uploads.add(beside.shard(1))
+        uploads.finish()
+
+    assert [shard.name for shard in beside.shards] == [
+        "activations/shard-00000.safetensors",
+        "activations/shard-00001.safetensors",
+    ]
+    assert uploads.shards == {shard.name: shard for shard in beside.shards}
+    for shard in beside.shards:
+        assert b"".join(beside.store.stream(shard.storage_key)) == WEIGHTS
+        assert shard.sha256 == hashlib.sha256(WEIGHTS).hexdigest()
+
+
+def test_a_shard_behind_a_link_or_of_another_name_is_told_at_once(beside: Beside, tmp_path: Path) -> None:
+    line = beside.shard(0)
+    (beside.run / line.file).unlink()
+    (tmp_path / "secret").write_bytes(WEIGHTS)
+    (beside.run / line.file).symlink_to(tmp_path / "secret")
+    for bad in (line, line.model_copy(update={"file": "activations/../secret"})):
+        with beside.uploads() as uploads:
+            uploads.add(bad)
+            with pytest.raises(NotAPlainFile):
+                eventually(uploads.check, within_s=10)
+    assert beside.shards == []

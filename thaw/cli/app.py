@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from thaw.cli import files, jobs, models, nodes, results, unbuilt
+from thaw.cli.extract import extract
 from thaw.cli.plan import plan
 from thaw.cli.predict import predict
 from thaw.cli.session import remember
@@ -17,7 +18,7 @@ def build() -> typer.Typer:
     """The whole command line."""
     app = _group()
     app.callback()(remember)
-    for command in (up, submit, plan, watch, jobs.show, jobs.cancel, jobs.logs, jobs.metrics):
+    for command in (up, submit, plan, extract, watch, jobs.show, jobs.cancel, jobs.logs, jobs.metrics):
         app.command()(command)
     app.command("list")(jobs.list_jobs)
     app.command()(jobs.queue)

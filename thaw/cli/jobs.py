@@ -8,31 +8,32 @@ from typing import Annotated, Any
 
 import typer
 
+from thaw.cli.extract import extraction_facts
 from thaw.cli.output import Json, as_json, line, screen, table, when
 from thaw.cli.plan_tree import counts
 from thaw.cli.session import server
 from thaw.cli.watch import JobId
 from thaw.figures import Figures, clock
+from thaw.kinds import Kind, kind_of
 from thaw.shapes import Job
 
 
 def list_jobs(
     ctx: typer.Context,
     limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20,
+    kind: Annotated[Kind, typer.Option(help="Jobs of which kind.")] = Kind.FINE_TUNING,
     json: Json = False,
 ) -> None:
-    """The team's jobs, the newest first."""
+    """The team's jobs of one kind, the newest first."""
     with server(ctx) as thaw:
-        found = thaw.jobs.list()
+        found = thaw.jobs.list(kind)
         jobs = [job for job, _ in zip(found, range(limit), strict=False)]
     if json:
         as_json([dict(job.raw) for job in jobs])
         return
-    rows = (
-        (job.id, job.model, job.phase, Figures.of(job).held_out, when(job.raw.get("created_at")))
-        for job in jobs
-    )
-    table(("id", "model", "state", "held out", "created"), rows)
+    told = "held out" if kind is Kind.FINE_TUNING else "samples"
+    rows = ((job.id, job.model, job.phase, _figure(job), when(job.raw.get("created_at"))) for job in jobs)
+    table(("id", "model", "state", told, "created"), rows)
 
 
 def queue(ctx: typer.Context, json: Json = False) -> None:
@@ -105,6 +106,14 @@ def metrics(ctx: typer.Context, job_id: JobId, json: Json = False) -> None:
     table(columns, rows, right=columns[1:])
 
 
+def _figure(job: Job) -> str | None:
+    """What tells most of a job in a word."""
+    figures = Figures.of(job)
+    if kind_of(job.id) is Kind.FINE_TUNING:
+        return str(figures.held_out) if figures.held_out else None
+    return None if figures.n_done is None else f"{figures.n_done:,} of {figures.n_samples:,}"
+
+
 def _figures(values: Mapping[str, Any]) -> dict[str, str]:
     """The loss, then the task's own figures, the main one first."""
     main = values.get("main_metric")
@@ -122,9 +131,7 @@ def _facts(job: Job) -> Iterator[tuple[str, str]]:
     yield "state", "  ".join(Figures.of(job).parts())
     if reason := job.raw.get("wait_reason"):
         yield "waits", str(reason)
-    for phase in job.raw["freeze_plan"]["phases"]:
-        yield f"from epoch {phase['from_epoch'] + 1}", counts(phase["n_trainable"], phase["n_frozen"])
-    yield from _proof(job.raw.get("result") or {})
+    yield from extraction_facts(job) if kind_of(job.id) is Kind.FEATURE_EXTRACTION else _training_facts(job)
     yield "created", f"{when(job.raw['created_at'])} UTC"
     if finished := job.raw.get("finished_at"):
         yield "finished", f"{when(finished)} UTC"
@@ -132,6 +139,12 @@ def _facts(job: Job) -> Iterator[tuple[str, str]]:
     yield "time", ", ".join(f"{name} {clock(seconds)}" for name, seconds in timings if seconds is not None)
     if job.why_failed:
         yield "error", job.why_failed
+
+
+def _training_facts(job: Job) -> Iterator[tuple[str, str]]:
+    for phase in job.raw["freeze_plan"]["phases"]:
+        yield f"from epoch {phase['from_epoch'] + 1}", counts(phase["n_trainable"], phase["n_frozen"])
+    yield from _proof(job.raw.get("result") or {})
 
 
 def _proof(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

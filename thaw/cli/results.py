@@ -39,12 +39,21 @@ def download(
         found = list(thaw.jobs.artifacts(job_id))
         if not found:
             raise UsageError(f"{job_id} has no result: it is {thaw.jobs.get(job_id).phase}")
+        _check_whole(thaw, job_id, found)
         for artifact in found:
             if not (full and artifact.name == MODEL):
                 fetch(thaw, job_id, artifact, folder)
         if full:
             rebuild_model(thaw, job_id, found, folder, base)
     line(str(folder))
+
+
+def _check_whole(thaw: Thaw, job_id: str, found: list[Artifact]) -> None:
+    """Shards of activations stand on the server before the job is over. Raises UsageError for those alone."""
+    names = {artifact.name for artifact in found}
+    shards = [name for name in names if name.startswith("activations/")]
+    if shards and "result.json" not in names and not (job := thaw.jobs.get(job_id)).is_over:
+        raise UsageError(f"{job_id} has {len(shards)} shards so far and no whole result: it is {job.phase}")
 
 
 def fetch_model(thaw: Thaw, job_id: str) -> Path:

@@ -28,7 +28,7 @@ _LOOK_EVERY_S = 0.5
 # Without a terminal, figures that change each second would only fill a log.
 _LINE_EVERY_S = 5.0
 
-JobId = Annotated[str, typer.Argument(metavar="ID", help="The job, ftjob-...")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job, ftjob-... or fxjob-...")]
 
 
 def watch(ctx: typer.Context, job_id: JobId, json: Json = False) -> None:
@@ -129,7 +129,7 @@ class _Lines:
         figures = Figures.of(news)
         now = time.monotonic()
         is_due = now >= self._next_at or news.is_over
-        if figures.step is not None and figures.parts() != self._shown and is_due:
+        if figures.has_begun and figures.parts() != self._shown and is_due:
             self._shown, self._next_at = figures.parts(), now + _LINE_EVERY_S
             self._console.print("  " + "  ".join(figures.parts()))
 

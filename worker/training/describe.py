@@ -109,12 +109,19 @@ def _task_of(builder: Any) -> str:
 
 
 def _outputs_of(name: str, tree: ModuleTree, image_size: list[int]) -> dict[str, Any]:
+    """What its modules put out; nothing where the network takes no other batch or number of classes.
+
+    It can be trained all the same: whether an output can be saved is then found out by the trainer.
+    """
     height, width = image_size
-    outputs = record_outputs(registered_builder(name)(), (height, width))
-    if tree.head and all(tree.by_path[path].class_name in REPLACEABLE_HEADS for path in tree.head):
-        other = registered_builder(name)()
-        replace_head(other, tree.head, (tree.num_classes or 0) + 1)
-        outputs = with_classes_at(outputs, record_outputs(other, (height, width)))
+    try:
+        outputs = record_outputs(registered_builder(name)(), (height, width))
+        if tree.head and all(tree.by_path[path].class_name in REPLACEABLE_HEADS for path in tree.head):
+            other = registered_builder(name)()
+            replace_head(other, tree.head, (tree.num_classes or 0) + 1)
+            outputs = with_classes_at(outputs, record_outputs(other, (height, width)))
+    except Exception:  # whatever a registered model's own code raises
+        return {}
     return {"outputs": outputs.to_data()}
 
 

@@ -1,0 +1,28 @@
+"""The kinds of jobs, as their ids tell them, and where each kind is on the server."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from urllib.parse import quote
+
+
+class Kind(StrEnum):
+    """What a job does."""
+
+    FINE_TUNING = "fine_tuning"  # ftjob-...
+    FEATURE_EXTRACTION = "feature_extraction"  # fxjob-...
+
+    @property
+    def path(self) -> str:
+        """Where the jobs of this kind are."""
+        return f"/v1/{self}/jobs"
+
+
+def kind_of(job_id: str) -> Kind:
+    """The kind that an id tells; an id of no known kind is for the server to refuse."""
+    return Kind.FEATURE_EXTRACTION if job_id.startswith("fxjob-") else Kind.FINE_TUNING
+
+
+def path_of(job_id: str) -> str:
+    """Where one job is."""
+    return f"{kind_of(job_id).path}/{quote(job_id, safe='')}"

@@ -102,7 +102,7 @@ def _extracted_again(trained: Ran, held_out: Path, out: Path, batch_size: int) -
     )
 
 
-@pytest.mark.parametrize("keep", ["best", "last"])
+@pytest.mark.parametrize("keep", ["best", pytest.param("last", marks=pytest.mark.slow)])
 def test_what_is_captured_is_what_the_kept_model_gives(
     make_spec: MakeSpec, run_here: RunHere, held_out: Path, tmp_path: Path, keep: str
 ) -> None:
@@ -115,6 +115,7 @@ def test_what_is_captured_is_what_the_kept_model_gives(
     assert captured.files == extracted.files
 
 
+@pytest.mark.slow
 def test_every_rank_captures_the_best_model_of_which_only_one_has_the_tensors(
     make_spec: MakeSpec, run_ranks: RunHere, held_out: Path, tmp_path: Path
 ) -> None:

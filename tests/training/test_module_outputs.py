@@ -15,7 +15,6 @@ from shared.catalog.outputs import FOLDER, SUFFIX, write_outputs
 from shared.domain.activations import ActivationsWanted
 from shared.domain.errors import Invalid
 from shared.domain.module_outputs import Outputs, estimated_bytes
-from worker.registered import RegisteredModel
 from worker.training.catalog_source import read_outputs
 from worker.training.describe import describe_registered
 from worker.training.module_outputs import record_outputs, with_classes_at
@@ -40,7 +39,7 @@ def test_every_file_is_what_the_generator_writes_now(name: str, tmp_path: Path) 
 def test_what_is_told_of_a_registered_model_is_what_is_saved(
     digits: Path, tmp_path: Path, how: dict[str, str]
 ) -> None:
-    described = describe_registered(RegisteredModel("custom_network", "1", "h"))
+    described = describe_registered("custom_network")
     outputs = Outputs.from_data(described["outputs"])
     modules = ["conv1", "conv2", "fc"]
     shapes = [outputs.saved_shape(path, wanted(*modules, **how), SIZES["custom_network"]) for path in modules]

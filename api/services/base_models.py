@@ -46,13 +46,21 @@ class BaseModel:
     made_for: TaskName = "classification"
     outputs: Outputs | None = None
     described_flow: Mapping[str, Any] | None = None
+    flow_error: str | None = None
 
     @property
     def flow(self) -> Flow | None:
-        """How data flows through it, at its own picture size; None where that is not known."""
+        """How data flows through it, at whatever picture size; None where that is not known."""
         if self.known is not None:
             return catalog.flow_of(self.known.name)
         return Flow.from_data(self.described_flow) if self.described_flow else None
+
+    @property
+    def why_no_flow(self) -> str | None:
+        """In words; None where the flow is known."""
+        if self.known is not None or self.described_flow:
+            return None
+        return self.flow_error or "a worker of an earlier version described it"
 
     @property
     def registered_key(self) -> tuple[str, str] | None:
@@ -158,6 +166,7 @@ def _of_registered(row: RegisteredModel) -> BaseModel:
         made_for=row.description.get("task", "classification"),
         outputs=Outputs.from_data(recorded) if recorded else None,
         described_flow=row.description.get("flow"),
+        flow_error=row.description.get("flow_error"),
     )
 
 

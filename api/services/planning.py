@@ -66,12 +66,13 @@ def plan_job(
             job.freeze, network.tree, head_replaced=job.replace_head, n_epochs=job.hyperparameters.n_epochs
         )
         check_effects(job.hyperparameters, network.tree, plan)
-        subject = Subject(job, plan, network.tree, network.flow, world_size, device, spec.has_validation)
+        flow, why_none = network.flow, network.why_no_flow
+        subject = Subject(job, plan, network.tree, flow, why_none, world_size, device, spec.has_validation)
         made = planned(subject)
         text = plan.model_dump_json()[:-1] + "," + made.figures.model_dump_json()[1:]
         return KnownPlan(text.encode(), MappingProxyType(dict(made.needs)))
 
-    asked = [world_size, device, spec.has_validation]
+    asked = [world_size, device, spec.has_validation, network.why_no_flow]
     known = cache.get(f"{job.model_dump_json(exclude=_NO_MATTER)} {asked}", make)
     demand = Demand(known.needs, job.hyperparameters.batch_size, world_size)
     return JobPlan(known, _on_nodes(demand, kinds))

@@ -10,11 +10,8 @@ from shared.domain.flow_needs import FlowNeeds
 from shared.domain.plan_figures import PrefixPart
 
 
-def prefix_part(flow: Flow, needs: FlowNeeds, n_elements: Mapping[str, int], scale: float) -> PrefixPart:
-    """`scale` is the area of the job's pictures, where that of the flow's is 1.
-
-    `n_elements` tells how many numbers each parameter holds.
-    """
+def prefix_part(flow: Flow, needs: FlowNeeds, n_elements: Mapping[str, int]) -> PrefixPart:
+    """The part that `needs` says is fixed. `n_elements` tells how many numbers each parameter holds."""
     steps = Counter(path for step in flow.steps for path in _with_ancestors(step.module))
     fixed = Counter(path for number in needs.fixed for path in _with_ancestors(flow.steps[number].module))
     read_later = {
@@ -27,7 +24,7 @@ def prefix_part(flow: Flow, needs: FlowNeeds, n_elements: Mapping[str, int], sca
         until=_until(flow, needs, fixed),
         n_parameters=sum(n_elements[name] for name in read - read_later),
         share_of_forward=round(put_out / (sum(step.output_bytes for step in flow.steps) or 1), 6),
-        output_bytes_per_sample=round(needs.edge_bytes * scale),
+        output_bytes_per_sample=needs.edge_bytes,
     )
 
 

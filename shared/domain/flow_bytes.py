@@ -27,7 +27,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class FlowBytes:
-    """Of one sample, in float32, at the flow's own picture size.
+    """Of one sample, in float32.
 
     `kept` is what the forward keeps for the backward, or the backward has at once where blocks run again.
     `passing` is the most that one step of forward or backward takes beside it, `evaluating` the most that a

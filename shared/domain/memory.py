@@ -41,14 +41,10 @@ _EVALUATED_AT_ONCE = 2
 
 @dataclass(frozen=True)
 class Training:
-    """What of a job decides its memory, beside its network and freeze plan.
-
-    `area` is that of its pictures, in pixels, and `flow_area` that of the pictures of the recorded flow.
-    """
+    """What of a job decides its memory, beside network and freeze plan. `area` is a picture's, in pixels."""
 
     hyperparameters: ResolvedHyperparameters
     area: int
-    flow_area: int
     world_size: int
     validates: bool
 
@@ -161,12 +157,11 @@ def _update(trained: int, hyperparameters: ResolvedHyperparameters) -> int:
 
 
 def _sample_needs(flow: FlowBytes, training: Training, *, is_half: bool) -> SampleNeeds:
-    scale = training.area / training.flow_area
     share = 0.5 if is_half else 1.0
     kept = flow.kept.bytes * share + flow.kept.float32 * (1 - share)
-    at_once = _EVALUATED_AT_ONCE * (flow.evaluating * share * scale + _PIXEL_BYTES * training.area)
+    at_once = _EVALUATED_AT_ONCE * (flow.evaluating * share + _PIXEL_BYTES * training.area)
     return SampleNeeds(
-        activations=round(kept * scale),
-        passing=round(flow.passing * share * scale),
+        activations=round(kept),
+        passing=round(flow.passing * share),
         evaluation=round(at_once) if training.validates else 0,
     )

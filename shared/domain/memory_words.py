@@ -8,10 +8,6 @@ from shared.domain.flow import Flow
 from shared.domain.memory import CONTEXT_BYTES, Training
 from shared.domain.plan_figures import Device
 
-NO_FLOW = (
-    "how data flows through this network is not known, so neither are its activations: its package tells no "
-    "picture size, or an earlier version of Thaw described it"
-)
 LEFT_OUT: Mapping[Device, str] = {
     "cuda": "fragmentation of the allocator; workspaces of cuDNN beyond the allowance; DDP's second copy of "
     "its buckets during the first step; the half-precision copy of the frozen layer that runs just now; what "
@@ -36,6 +32,11 @@ def method(flow: Flow | None, device: Device) -> str:
         f"evaluation or an update, {allowance}; the steps were recorded in a forward of the network, "
         f"and are scaled to pictures of {size}, to batch and precision"
     )
+
+
+def no_total(why_no_flow: str) -> str:
+    """Why there is no total."""
+    return f"how data flows through this network is not known, so neither are its activations: {why_no_flow}"
 
 
 def precision(training: Training, device: Device) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import get_args
 
 from shared.domain.fixed_prefix import prefix_part
@@ -18,7 +19,7 @@ from shared.domain.freeze_plan import (
     still_modules,
 )
 from shared.domain.memory import Needs, Training, needs_of, peak
-from shared.domain.memory_words import LEFT_OUT, NO_FLOW, method, precision
+from shared.domain.memory_words import LEFT_OUT, method, no_total, precision
 from shared.domain.module_tree import ModuleTree
 from shared.domain.output_sizes import artifact_sizes, checkpoint_size
 from shared.domain.plan_figures import (
@@ -38,29 +39,29 @@ from shared.domain.tensor_bytes import TensorBytes
 class Subject:
     """What is planned: a job with its freeze plan on its network, and the devices that it is meant for.
 
-    `flow` is None where nobody knows how data flows through the network.
+    `recorded` is the network's flow at whatever size of pictures; where it is None, `why_no_flow` says why.
     """
 
     job: ResolvedJob
     plan: FreezePlan
     tree: ModuleTree
-    flow: Flow | None
+    recorded: Flow | None
+    why_no_flow: str | None
     world_size: int
     device: Device
     validates: bool
 
     @property
-    def at_its_size(self) -> Subject:
-        """With the flow that it is for the job's pictures."""
-        asked = self.job.preprocessing
-        return replace(self, flow=self.flow and self.flow.at((asked.height, asked.width)))
-
-    @property
     def training(self) -> Training:
         asked = self.job.preprocessing
         area = asked.height * asked.width
-        height, width = self.flow.image_size if self.flow else (asked.height, asked.width)
-        return Training(self.job.hyperparameters, area, height * width, self.world_size, self.validates)
+        return Training(self.job.hyperparameters, area, self.world_size, self.validates)
+
+    @cached_property
+    def flow(self) -> Flow | None:
+        """For pictures of the job's own size."""
+        asked = self.job.preprocessing
+        return self.recorded.at((asked.height, asked.width)) if self.recorded else None
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,6 @@ class Planned:
 
 def planned(subject: Subject) -> Planned:
     """All figures of a job that do not depend on the nodes there are."""
-    subject = subject.at_its_size
     job, plan, training = subject.job, subject.plan, subject.training
     weighed = TensorBytes.of(subject.tree)
     flowing = _flowing(subject)
@@ -133,7 +133,7 @@ def _memory(subject: Subject, needs: Sequence[Needs]) -> Memory:
         phases=tuple(phase.at(batch_size) for phase in needs),
         method=method(subject.flow, subject.device),
         left_out=LEFT_OUT[subject.device],
-        reason=None if subject.flow else NO_FLOW,
+        reason=no_total(subject.why_no_flow) if subject.why_no_flow else None,
     )
 
 
@@ -141,10 +141,9 @@ def _prefix(subject: Subject, flowing: Sequence[FlowNeeds | None]) -> Prefix | N
     flow, phases = subject.flow, subject.plan.phases
     if flow is None:
         return None
-    scale = subject.training.area / subject.training.flow_area
     n_elements = subject.tree.n_elements
-    parts = [prefix_part(flow, found, n_elements, scale) for found in flowing if found is not None]
-    whole = parts[0] if len(parts) == 1 else prefix_part(flow, _in_all(flow, phases), n_elements, scale)
+    parts = [prefix_part(flow, found, n_elements) for found in flowing if found is not None]
+    whole = parts[0] if len(parts) == 1 else prefix_part(flow, _in_all(flow, phases), n_elements)
     return Prefix(
         **dict(whole),
         phases=tuple(

@@ -189,12 +189,15 @@ def test_nodes_that_cannot_run_it_say_why(api: ApiHouse) -> None:
 
 
 def test_memory_that_nobody_knows_is_null_with_a_reason(api: ApiHouse) -> None:
-    api.register_model("older", {name: KNOWN[name] for name in ("tree", "head", "image_size")}, hash="h3")
+    known = {name: KNOWN[name] for name in ("tree", "head", "image_size")}
+    api.register_model(
+        "older", {**known, "flow": None, "flow_error": "RuntimeError: no such size"}, hash="h3"
+    )
     api.node("gpu", accelerator="NVIDIA T4", memory_bytes=16 * GIB, models=[("older", "h3")])
     answer = planned(api, model="older")
     assert answer["memory"]["total_bytes"] is None
     assert answer["memory"]["phases"][0]["activations_bytes"] is None
-    assert answer["memory"]["reason"]
+    assert "RuntimeError: no such size" in answer["memory"]["reason"]
     assert answer["prefix"] is None
     assert [(fit["fits"], fit["needed_bytes"]) for fit in answer["fits"]] == [(None, None)]
 

@@ -51,7 +51,7 @@ def test_files_weigh_what_the_plan_says(
     spec = make_spec(model, freeze=freeze, hyperparameters=hyperparameters, validation=validation)
     tree = tree_of(spec)
     weighed, phases = TensorBytes.of(tree), spec.freeze_plan.phases
-    training = Training(spec.hyperparameters, area=1, flow_area=1, world_size=1, validates=True)
+    training = Training(spec.hyperparameters, area=1, world_size=1, validates=True)
     planned = checkpoint_size(weighed, phases, training, num_classes=10)
     sizes = artifact_sizes(tree, weighed, phases)
 

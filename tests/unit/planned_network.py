@@ -127,4 +127,5 @@ def subject(
         max_duration_s=None,
         seed=0,
     )
-    return Subject(job, resolve(spec, TREE), TREE, flow, world_size, device, validates)
+    why_no_flow = None if flow else "its package tells no picture size"
+    return Subject(job, resolve(spec, TREE), TREE, flow, why_no_flow, world_size, device, validates)

@@ -125,7 +125,7 @@ def test_where_the_flow_is_not_known_neither_are_the_activations_and_it_says_why
     assert found.total_bytes is None
     assert found.phases[0].activations_bytes is None
     assert found.phases[0].gradients_bytes == PARAMETERS
-    assert "not known" in (found.reason or "")
+    assert "its package tells no picture size" in (found.reason or "")
 
 
 def test_it_says_how_it_was_made_and_what_it_leaves_out() -> None:

@@ -32,7 +32,7 @@ WIDE_NETWORKS = {
     "convnext_tiny": 96,
     "efficientnet_b0": 224,
     "maxvit_t": 224,
-    "deeplabv3_mobilenet_v3_large": 260,
+    "deeplabv3_mobilenet_v3_large": 520,
 }
 # A flow counts the noise of dropout and stochastic depth also where they are still: up to a hundredth.
 WITH_NOISE = {

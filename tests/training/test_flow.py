@@ -34,7 +34,7 @@ WIDE_NETWORKS = {
     "maxvit_t": 224,
     "deeplabv3_mobilenet_v3_large": 520,
 }
-# A flow counts the noise of dropout and stochastic depth also where they are still: up to a hundredth.
+# A flow counts the noise of dropout and stochastic depth also where they are still: up to two hundredths.
 WITH_NOISE = {
     *("mobilenet_v3_small", "googlenet", "inception_v3", "efficientnet_b0", "deeplabv3_mobilenet_v3_large"),
     *("swin_t", "convnext_tiny", "maxvit_t"),
@@ -62,7 +62,7 @@ def compare(name: str, side: int) -> None:
         said = flow_needs(flow, phase.trainable, phase.still).kept_bytes
         kept = kept_by_a_step(model, phase, size)
         off_by = abs(said - kept) / kept
-        assert off_by <= (0.01 if name in WITH_NOISE else 0), f"{spec}: said {said}, kept {kept}"
+        assert off_by <= (0.02 if name in WITH_NOISE else 0), f"{spec}: said {said}, kept {kept}"
 
 
 def specs(tree: ModuleTree) -> Iterator[Any]:

@@ -23,13 +23,24 @@ class Figure:
         value = (values.get("metrics") or values).get(name)
         return None if value is None else cls(name.replace("_", " "), value)
 
+    @classmethod
+    def all_of(cls, values: Mapping[str, Any]) -> tuple[Figure, ...]:
+        """Every figure where none is the main one, as with the losses of a network's own training steps."""
+        if values.get("main_metric") or cls.of(values):
+            return ()
+        found: Mapping[str, float] = values.get("metrics") or {}
+        return tuple(cls(name.replace("_", " "), value) for name, value in found.items())
+
     def __str__(self) -> str:
         return f"{self.name} {self.value:.3f}"
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What is known now; what is not yet known is None. Epochs count from 1 here, as people do."""
+    """What is known now; what is not yet known is None. Epochs count from 1 here, as people do.
+
+    `main` is the figure that tells most; where there is none, `equals` are all that there are.
+    """
 
     phase: str
     epoch: int | None = None
@@ -38,6 +49,7 @@ class Figures:
     total_steps: int | None = None
     loss: float | None = None
     main: Figure | None = None
+    equals: tuple[Figure, ...] = ()
     held_out: Figure | None = None
     eta_s: float | None = None
     n_done: int | None = None
@@ -61,6 +73,7 @@ class Figures:
             total_steps=train.get("total_steps"),
             loss=train.get("loss"),
             main=Figure.of(train),
+            equals=Figure.all_of(train),
             held_out=Figure.of(validation),
             eta_s=at_work.get("eta_s") if running else None,
             n_done=extraction.get("n_done"),
@@ -87,8 +100,7 @@ class Figures:
             texts += [f"epoch {self.epoch}/{self.n_epochs}", f"step {self.step}/{self.total_steps}"]
         if self.loss is not None:
             texts.append(f"loss {self.loss:.3f}")
-        if self.main is not None:
-            texts.append(str(self.main))
+        texts += [str(figure) for figure in (self.main, *self.equals) if figure is not None]
         if self.held_out is not None:
             texts.append(f"held-out {self.held_out}")
         if self.n_done is not None:

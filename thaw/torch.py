@@ -73,6 +73,11 @@ def predict(model: Model, images: Sequence[Path]) -> list[Answer]:
 
     Raises UsageError for a picture that cannot be read.
     """
+    if model.card.get("task") == "custom":
+        raise UsageError(
+            "a model with training steps of its own has no answer that could be told in words; "
+            "`load_model` gives its network, whose own methods say what it can do"
+        )
     found: list[Answer] = []
     for start in range(0, len(images), _BATCH):
         pictures = [_read(path, model.card["preprocessing"]) for path in images[start : start + _BATCH]]

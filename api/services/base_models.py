@@ -22,6 +22,7 @@ from shared.domain.module_tree import ModuleTree
 from shared.domain.near_names import nearest
 from shared.domain.resolved import Architecture, ResolvedJob
 from shared.domain.spec import TaskName
+from shared.domain.training_steps import TrainingStep, read_steps
 
 JOB_ID_START = f"{JobKind.FINE_TUNING.id_start}-"
 
@@ -33,7 +34,7 @@ class BaseModel:
     `image_size` is (height, width) in pixels, None where only the job can say it. `class_names` are what its
     head answers and `trained_for` is the head's task, None where that is not known. `waits_for` is the job
     whose result is not there yet. `made_for` is the task whose form its answers have. `outputs` are those of
-    its modules, as far as they are known.
+    its modules, as far as they are known. `training_steps` are its own, where it brings any.
     """
 
     architecture: Architecture
@@ -47,6 +48,7 @@ class BaseModel:
     outputs: Outputs | None = None
     described_flow: Mapping[str, Any] | None = None
     flow_error: str | None = None
+    training_steps: tuple[TrainingStep, ...] = ()
 
     @property
     def flow(self) -> Flow | None:
@@ -157,7 +159,7 @@ def _of_torchvision(known: CatalogModel) -> BaseModel:
 def _of_registered(row: RegisteredModel) -> BaseModel:
     tree = described(row)
     made = _architecture("registered", row.name, tree, version=row.version, hash=row.hash)
-    recorded = row.description.get("outputs")
+    recorded, steps = row.description.get("outputs"), row.description.get("training_steps")
     return BaseModel(
         made,
         tree,
@@ -167,6 +169,7 @@ def _of_registered(row: RegisteredModel) -> BaseModel:
         outputs=Outputs.from_data(recorded) if recorded else None,
         described_flow=row.description.get("flow"),
         flow_error=row.description.get("flow_error"),
+        training_steps=read_steps(steps) if steps else (),
     )
 
 

@@ -10,6 +10,8 @@ from shared.domain.datasets import n_left_for_training
 from shared.domain.errors import Invalid, NotFound
 from shared.domain.spec import JobSpec, TaskName
 
+# What any pictures will do for, whatever is said of them.
+_NEED_NO_LABELS: tuple[TaskName, ...] = ("reconstruction", "custom")
 _NEEDED = {
     "classification": "class folders, or a Parquet file with one label a row",
     "multilabel": "a zip of pictures with labels.csv, or a Parquet file with a list of labels a row",
@@ -21,7 +23,8 @@ _NEEDED = {
 class DataFiles:
     """`class_names` in the order of the class numbers; None where a plan has no training file.
 
-    Where labels are not looked at, there are no classes.
+    Where labels are not looked at, there are no classes. A network's own training steps are told the classes
+    of a data set for classification.
     """
 
     training: File | None
@@ -48,10 +51,13 @@ def find_data(scope: Scope, spec: JobSpec) -> DataFiles:
         _check_is_another(validation, training)
     if spec.validation_fraction is not None:
         _check_share(training, spec.validation_fraction)
-    if spec.task == "reconstruction":
+    if spec.task == "custom" and validation is not None:
+        _check_same_labels(training, validation)
+    if spec.task in _NEED_NO_LABELS and not (spec.task == "custom" and task_of(training) == "classification"):
         return DataFiles(training, validation, [])
     class_names: list[str] = training.details["class_names"]
-    _check_several_classes(training, spec.task, class_names)
+    if spec.task != "custom":
+        _check_several_classes(training, spec.task, class_names)
     if validation is not None:
         _check_same_classes(validation, class_names)
     return DataFiles(training, validation, class_names)
@@ -82,7 +88,7 @@ def _data_file(scope: Scope, file_id: str | None, task: TaskName, param: str) ->
     if file_id is None:
         return None
     file = data_set(scope, file_id, param)
-    if task not in ("reconstruction", task_of(file)):
+    if task not in (*_NEED_NO_LABELS, task_of(file)):
         raise Invalid(
             f"{file_id} is a data set for {task_of(file)} and the job's task is {task}, "
             f"which needs {_NEEDED[task]}",
@@ -100,6 +106,16 @@ def _check_is_another(validation: File, training: File) -> None:
             "trained on; give another file, or a validation_fraction",
             param="validation_file",
             code="same_file",
+        )
+
+
+def _check_same_labels(training: File, validation: File) -> None:
+    if task_of(validation) != task_of(training):
+        raise Invalid(
+            f"{training.id} is a data set for {task_of(training)} and {validation.id} one for "
+            f"{task_of(validation)}: the model's training steps would be told other targets in evaluation",
+            param="validation_file",
+            code="wrong_data_set",
         )
 
 

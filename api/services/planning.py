@@ -63,7 +63,11 @@ def plan_job(
 
     def make() -> KnownPlan:
         plan = resolve(
-            job.freeze, network.tree, head_replaced=job.replace_head, n_epochs=job.hyperparameters.n_epochs
+            job.freeze,
+            network.tree,
+            head_replaced=job.replace_head,
+            n_epochs=job.hyperparameters.n_epochs,
+            training_steps=network.training_steps,
         )
         check_effects(job.hyperparameters, network.tree, plan)
         flow, why_none = network.flow, network.why_no_flow

@@ -83,7 +83,7 @@ def _with_known_head(base: BaseModel, spec: JobSpec) -> BaseModel:
 def _decide_head(spec: JobSpec, base: BaseModel, class_names: list[str] | None) -> tuple[ModuleTree, bool]:
     """The tree that will be trained, and whether its head is new: unasked, one that fits stays."""
     asked, tree = spec.head, base.tree
-    if spec.task == "reconstruction":
+    if spec.task in ("reconstruction", "custom"):
         return tree, False
     if asked is None and (class_names is None or _head_fits(base, spec.task, class_names)):
         return tree, False

@@ -10,8 +10,22 @@ from shared.domain.spec import JobSpec, TaskName
 _SAME_FORM: dict[TaskName, TaskName] = {"multilabel": "classification"}
 
 
+# Tasks without class scores, and why they have none.
+_WITHOUT_HEAD: dict[TaskName, str] = {
+    "reconstruction": "reconstruction answers with a picture",
+    "custom": "the model's own training steps compute their losses themselves",
+}
+
+
 def check_task(spec: JobSpec, base: BaseModel) -> None:
     """Raises Invalid for a network that answers otherwise, and for what the task would ignore."""
+    if spec.task == "custom" and not base.training_steps:
+        raise Invalid(
+            f"{base.architecture.name} brings no training steps of its own, by which task custom trains; "
+            f'give "task": "{base.made_for}", or a registered model that brings them',
+            param="task",
+            code="wrong_task",
+        )
     if _form(base.made_for) != _form(spec.task):
         raise Invalid(
             f"{base.architecture.name} is made for {base.made_for}, and the job's task is {spec.task}; "
@@ -19,7 +33,7 @@ def check_task(spec: JobSpec, base: BaseModel) -> None:
             param="task",
             code="wrong_task",
         )
-    if spec.task == "reconstruction":
+    if spec.task in _WITHOUT_HEAD:
         _check_nothing_is_ignored(spec)
 
 
@@ -30,13 +44,13 @@ def _form(task: TaskName) -> TaskName:
 def _check_nothing_is_ignored(spec: JobSpec) -> None:
     if spec.head is not None:
         raise Invalid(
-            "reconstruction answers with a picture and has no head; leave head out",
+            f"{_WITHOUT_HEAD[spec.task]}, so there is no head to replace; leave head out",
             param="head",
             code="no_effect",
         )
     if spec.hyperparameters.label_smoothing:
         raise Invalid(
-            "reconstruction looks at no labels; leave label_smoothing out",
+            f"{_WITHOUT_HEAD[spec.task]}, so there are no labels to smooth; leave label_smoothing out",
             param="hyperparameters.label_smoothing",
             code="no_effect",
         )

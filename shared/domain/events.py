@@ -246,6 +246,9 @@ class FindUnused(Shape):
     unused: list[str] = Field(
         default_factory=list, description="trainable parameters that took no part in the loss"
     )
+    steps: dict[str, FindUnused] = Field(
+        default_factory=dict, description="of each of the network's own training steps, where it brings any"
+    )
 
 
 class FrozenProof(Shape):
@@ -267,6 +270,31 @@ class RanksProof(Shape):
     checksum: str
 
 
+class StepDigests(Shape):
+    """Hashes over what is frozen in a training step, taken right before it and right after it."""
+
+    step: int = Field(description="counted from 1, over the whole run")
+    before: str
+    after: str
+
+
+class StepAccount(Shape):
+    """What came of one of the network's own training steps in a phase, proved each time that it ran."""
+
+    name: str
+    n_trainable: int = Field(description="parameters, in elements")
+    n_frozen: int
+    done: int = Field(description="how often it ran")
+    unchanged: bool
+    n_checks: int = Field(description="how often the frozen part was compared, bit for bit, after the step")
+    n_parameters: int = Field(description="tensors compared")
+    n_buffers: int
+    left_out: list[str] = Field(default_factory=list, description="modules whose statistics move by request")
+    first: StepDigests | None = Field(None, description="of the first time that it ran in the phase")
+    last: StepDigests | None = Field(None, description="of the last step of the last whole epoch")
+    checked: str = Field(description="in words, how")
+
+
 class PhaseAccount(Shape):
     """What came of one phase of the freeze plan, proved at its end against its start."""
 
@@ -278,6 +306,9 @@ class PhaseAccount(Shape):
     ranks: RanksProof
     recomputed: list[str] = Field(
         default_factory=list, description="with gradient checkpointing: blocks that ran again in the backward"
+    )
+    steps: list[StepAccount] = Field(
+        default_factory=list, description="of the network's own training steps, where it brings any"
     )
 
 

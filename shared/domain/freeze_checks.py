@@ -25,7 +25,7 @@ def check_epochs(spec: FreezeSpec, n_epochs: int) -> None:
             )
 
 
-def check_step(step: Step) -> None:
+def check_step(step: Step, tree: ModuleTree) -> None:
     """Refuses a rule that has no say from the epoch on at which it begins, and an end to all training."""
     for rule in step.rules:
         _check_not_undone(rule, step)
@@ -33,7 +33,7 @@ def check_step(step: Step) -> None:
         _check_scale_applies(rule, step)
     if step.from_epoch:
         _check_entries_change_something(step)
-    _check_something_trains(step)
+    _check_something_trains(step, has_head=bool(tree.head))
 
 
 def check_head_trains(tree: ModuleTree, step: Step) -> None:
@@ -113,20 +113,22 @@ def _changes_nothing(placed: PlacedRule, step: Step, now: Mapping[str, Decision]
     )
 
 
-def _check_something_trains(step: Step) -> None:
+def _check_something_trains(step: Step, *, has_head: bool) -> None:
     if any(decision.trains for decision in step.after.values()):
         return
     if step.from_epoch:
         freezing = [placed for placed in step.rules if not placed.rule.trains]
+        entry = f'{{"at_epoch": {step.from_epoch}, "train": "{HEAD}"}}'
+        way_out = f"add {entry} behind this entry" if has_head else "let this entry freeze less"
         raise Invalid(
-            f"from epoch {step.from_epoch} on nothing is left to train; "
-            f'add {{"at_epoch": {step.from_epoch}, "train": "{HEAD}"}} behind this entry, '
+            f"from epoch {step.from_epoch} on nothing is left to train; {way_out}, "
             "or end the job there with n_epochs",
             param=freezing[-1].param,
             code="nothing_trainable",
         )
+    way_out = f'add {{"train": "{HEAD}"}} as the last rule to train the head' if has_head else "freeze less"
     raise Invalid(
-        f'nothing is left to train; add {{"train": "{HEAD}"}} as the last rule to train the head',
+        f"nothing is left to train; {way_out}",
         param="freeze",
         code="nothing_trainable",
     )

@@ -16,7 +16,7 @@ from shared.domain.module_selection import ModulePatterns
 Auto = Literal["auto"]
 Keep = Literal["best", "last"]
 Normalize = Literal["imagenet", "none"]
-TaskName = Literal["classification", "multilabel", "segmentation", "reconstruction"]
+TaskName = Literal["classification", "multilabel", "segmentation", "reconstruction", "custom"]
 ImageSide = Annotated[int, Field(ge=8, le=2048)]
 
 

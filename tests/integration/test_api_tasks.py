@@ -10,6 +10,7 @@ from api_house import ApiHouse, api_on, parquet_of, refused, two_layer_tree, zip
 
 from shared.db.engine import transaction
 from shared.db.models import Job
+from shared.domain.freeze import PlanPhase
 from shared.domain.job import JobState
 from shared.domain.resolved import ResolvedJob
 from shared.settings import Settings
@@ -27,6 +28,16 @@ AUTOENCODER = {
     "image_size": [16, 16],
     "task": "reconstruction",
 }
+GAN = {
+    **AUTOENCODER,
+    "task": "custom",
+    "flow": None,
+    "flow_error": "its own training steps call its parts in ways of their own",
+    "training_steps": [
+        {"name": "low", "train": ["conv1"], "loss": "low_loss"},
+        {"name": "high", "train": ["fc"], "loss": "high_loss"},
+    ],
+}
 TREE = {"tree": two_layer_tree().to_data(), "head": ["fc"], "image_size": [14, 14]}
 
 
@@ -39,6 +50,13 @@ def api(settings: Settings) -> Iterator[ApiHouse]:
 def resolved(api: ApiHouse, job_id: str) -> ResolvedJob:
     with transaction(api.engine) as session:
         return ResolvedJob.model_validate(session.get_one(Job, job_id).resolved)
+
+
+def stored_phase(api: ApiHouse, job_id: str) -> PlanPhase:
+    """The only one of the job's freeze plan."""
+    with transaction(api.engine) as session:
+        (phase,) = session.get_one(Job, job_id).freeze_plan["phases"]
+        return PlanPhase.model_validate(phase)
 
 
 def labelled(*rows: str) -> bytes:
@@ -223,3 +241,50 @@ def test_torchvisions_segmentation_networks_are_for_segmentation(api: ApiHouse) 
         "task",
         "resnet18 is made",
     )
+
+
+def test_a_network_is_trained_by_its_own_steps(api: ApiHouse) -> None:
+    api.register_model("gan", GAN)
+    folders, held_out = api.data_set("cat", "dog"), api.data_set("dog")
+    asked = {"model": "gan", "weights": None, "task": "custom"}
+
+    job = api.job(**asked, training_file=folders, validation_file=held_out)
+    without_labels = api.job(**asked, training_file=scenes(api))
+
+    assert (job["task"], job["class_names"], without_labels["class_names"]) == ("custom", ["cat", "dog"], [])
+    assert job["head"] == {"modules": [], "num_classes": 0, "replaced": False}
+    phase = stored_phase(api, job["id"])
+    assert [(step.name, step.loss, step.trainable) for step in phase.steps] == [
+        ("low", "low_loss", ("conv1.weight", "conv1.bias")),
+        ("high", "high_loss", ("fc.weight", "fc.bias")),
+    ]
+    plan = api.client.post("/v1/fine_tuning/plan", json=asked).json()
+    assert plan["phases"][0]["steps"] == [step.model_dump(mode="json") for step in phase.steps]
+    assert "own training steps" in plan["memory"]["reason"]
+    api.move(job["id"], *SUCCEEDED)
+    going_on = api.job(model=job["id"], weights=None, task="custom", training_file=folders, freeze=["conv1"])
+    assert [step.is_left_out for step in stored_phase(api, going_on["id"]).steps] == [True, False]
+
+
+def test_what_is_no_job_for_a_networks_own_steps(api: ApiHouse) -> None:
+    api.register_model("gan", GAN)
+    api.register_model("two_layers", TREE)
+    folders = api.data_set("cat", "dog")
+    asked = {"model": "gan", "weights": None, "task": "custom", "training_file": folders}
+
+    refused(
+        api.submit(**{**asked, "task": "classification"}), 422, "task", "made for custom", '"task": "custom"'
+    )
+    for other in ("two_layers", "resnet18"):
+        refused(api.submit(**{**asked, "model": other}), 422, "task", other, "no training steps of its own")
+    refused(api.submit(**asked, head={"num_classes": 2}), 422, "head", "own training steps")
+    smooth = {"label_smoothing": 0.1}
+    refused(
+        api.submit(**asked, hyperparameters=smooth),
+        422,
+        "hyperparameters.label_smoothing",
+        "own training steps",
+    )
+    refused(api.submit(**asked, validation_file=scenes(api)), 422, "validation_file", "other targets")
+    refused(api.submit(**asked, freeze=["conv1", "fc"]), 422, "freeze", "nothing")
+    refused(api.submit(**asked, freeze=["convv"]), 422, "freeze.rules[0].freeze[0]", "conv1")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from scans import write_digits
 from small_networks import NETWORKS
+from step_networks import STEP_NETWORKS
 from trainer_runs import MakeSpec, Ran, RunHere, new_spec, read_run, run_in_process, start_ranks
 
 from shared.domain.events import TrainerSpec
@@ -32,9 +33,10 @@ def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def small_networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Offers the networks of `small_networks.py` to this process and to all that it starts."""
+    """Offers the networks of `small_networks.py` and `step_networks.py` to this process and all it starts."""
     offered = tmp_path_factory.mktemp("offered")
-    lines = [f"{name} = small_networks:{network.__name__}" for name, network in NETWORKS.items()]
+    networks = {**NETWORKS, **STEP_NETWORKS}
+    lines = [f"{name} = {network.__module__}:{network.__name__}" for name, network in networks.items()]
     package = offered / "small_networks-1.0.dist-info"
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: small_networks\nVersion: 1.0\n")

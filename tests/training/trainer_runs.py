@@ -15,10 +15,13 @@ from typing import Any
 
 from scans import CLASSES
 from small_networks import NETWORKS
+from step_networks import STEP_NETWORKS
+from torch import nn
 
 from shared.domain.events import PROGRESS_LINE, OutcomeReport, ProgressLine, TrainerSpec, TrainingResult
 from shared.domain.freeze import FreezePlan, parse_freeze, resolve
 from shared.domain.module_tree import ModuleTree
+from shared.domain.training_steps import TrainingStep, read_steps
 from worker.training.errors import report_error
 from worker.training.loop import train
 from worker.training.models import build, describe_module, head_paths
@@ -38,9 +41,9 @@ HYPERPARAMETERS: dict[str, Any] = {
     "precision": "auto",
     "early_stopping_patience": None,
 }
-REGISTERED = {"autoencoder", "custom_network", "nested_network", *NETWORKS}
+REGISTERED = {"autoencoder", "custom_network", "nested_network", *NETWORKS, *STEP_NETWORKS}
 SIZES = {
-    **{name: network.image_size for name, network in NETWORKS.items()},
+    **{name: network.image_size for name, network in {**NETWORKS, **STEP_NETWORKS}.items()},
     "mobilenet_v3_small": (32, 32),
     "resnet18": (32, 32),
     "autoencoder": (16, 16),
@@ -149,7 +152,7 @@ def new_spec(
     else:
         base_classes = num_classes = 0
         tree = describe_module(built, head)
-    spec = parse_freeze(freeze)
+    spec, steps = parse_freeze(freeze), steps_of(built)
     height, width = size or SIZES[model]
     base = {"source": source, "name": model, "num_classes": base_classes, "head": head}
     return TrainerSpec.model_validate(
@@ -165,11 +168,11 @@ def new_spec(
             "train": {"path": str(data), "format": "image_folder"},
             "validation": None,
             "validation_fraction": None,
-            "class_names": CLASSES[:num_classes],
+            "class_names": CLASSES[:num_classes] if head else CLASSES,
             "freeze": spec,
-            "freeze_plan": plan_of({0: freeze, **later}, tree, head_replaced=replace_head)
+            "freeze_plan": plan_of({0: freeze, **later}, tree, head_replaced=replace_head, steps=steps)
             if later
-            else resolve(spec, tree, head_replaced=replace_head),
+            else resolve(spec, tree, head_replaced=replace_head, training_steps=steps),
             "hyperparameters": {**HYPERPARAMETERS, **(hyperparameters or {})},
             "preprocessing": {
                 "height": height,
@@ -188,14 +191,28 @@ def new_spec(
     )
 
 
-def plan_of(by_epoch: Mapping[int, Any], tree: ModuleTree, *, head_replaced: bool = False) -> FreezePlan:
+def plan_of(
+    by_epoch: Mapping[int, Any],
+    tree: ModuleTree,
+    *,
+    head_replaced: bool = False,
+    steps: Sequence[TrainingStep] = (),
+) -> FreezePlan:
     """A phase for each epoch, in which what stands there is frozen and the rest trains."""
-    alone = [resolve(parse_freeze(freeze), tree, head_replaced=head_replaced) for freeze in by_epoch.values()]
+    alone = [
+        resolve(parse_freeze(freeze), tree, head_replaced=head_replaced, training_steps=steps)
+        for freeze in by_epoch.values()
+    ]
     phases = [
         plan.phases[0].model_copy(update={"from_epoch": epoch})
         for epoch, plan in zip(by_epoch, alone, strict=True)
     ]
     return alone[0].model_copy(update={"phases": tuple(phases)})
+
+
+def steps_of(model: nn.Module) -> Sequence[TrainingStep]:
+    """The training steps that the network brings along."""
+    return read_steps(model.training_steps) if hasattr(model, "training_steps") else ()
 
 
 RunHere = Callable[..., Ran]

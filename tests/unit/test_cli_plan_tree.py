@@ -106,3 +106,16 @@ def test_a_part_that_learns_at_several_rates_says_between_which() -> None:
         "├── TRAINS  layer1  (3 tensors, learning rate x0.25 to x1)",
         "└── TRAINS  fc  (2 tensors)",
     ]
+
+
+def test_a_networks_own_steps_stand_below_what_trains() -> None:
+    first = plan()["phases"][0]
+    steps = [
+        {"name": "judge", "loss": "judge_loss", "trainable": [], "n_trainable": 0},
+        {"name": "make", "loss": "make_loss", "trainable": ["fc.weight", "fc.bias"], "n_trainable": 1200},
+    ]
+    assert drawn(plan(phases=[{**first, "steps": steps}]))[-3:] == [
+        "└── the model's own training steps, each once on every batch",
+        "    ├── 1. judge: left out, as all that it would train is frozen",
+        "    └── 2. make: trains 1,200 parameters (2 tensors) by make_loss",
+    ]

@@ -1,4 +1,4 @@
-"""What is shown of a job's training: the figure that its task is judged by, by its name."""
+"""What is shown of a job's training: the figure that its task is judged by, by its name, or all of them."""
 
 from __future__ import annotations
 
@@ -27,6 +27,12 @@ def parts(train: dict[str, Any], validation: dict[str, Any] | None = None) -> li
             ["loss 0.500", "pixel accuracy 0.900", "held-out mean iou 0.750"],
         ),
         ({"accuracy": None, "metrics": {}, "main_metric": None}, None, ["loss 0.500"]),
+        # A network's own training steps: none of their losses is the main figure.
+        (
+            {"metrics": {"discriminator_loss": 0.25, "generator_loss": 0.75}, "main_metric": None},
+            {"metrics": {"discriminator_loss": 0.5, "generator_loss": 1.0}, "main_metric": None},
+            ["loss 0.500", "discriminator loss 0.250", "generator loss 0.750"],
+        ),
         # As a server from before there were several tasks tells it.
         ({"accuracy": 0.9}, {"accuracy": 0.8}, ["loss 0.500", "accuracy 0.900", "held-out accuracy 0.800"]),
     ],

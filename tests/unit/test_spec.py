@@ -80,7 +80,7 @@ def test_a_setting_without_effect_is_refused() -> None:
 
 
 def test_an_unknown_task_is_refused_with_those_there_are() -> None:
-    assert "'multilabel', 'segmentation' or 'reconstruction'" in _refused(task="ranking")
+    assert "'segmentation', 'reconstruction' or 'custom'" in _refused(task="ranking")
     assert "classification" in _refused(task="poetry")
 
 

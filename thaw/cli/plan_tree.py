@@ -60,7 +60,23 @@ def _drawn_phase(
     _draw(tree, root, frozenset(phase["still"]), only_changed=before is not None)
     if before is not None:
         tree.add(Text("all else as before", style="dim"))
+    if phase.get("steps"):
+        _add_steps(tree, phase["steps"])
     return tree
+
+
+def _add_steps(tree: Tree, steps: Sequence[Mapping[str, Any]]) -> None:
+    below = tree.add(Text("the model's own training steps, each once on every batch", style="bold"))
+    for number, step in enumerate(steps, start=1):
+        words = f"{number}. {step['name']}: "
+        if step["trainable"]:
+            n = len(step["trainable"])
+            words += (
+                f"trains {step['n_trainable']:,} parameters ({n} tensor{'s' * (n > 1)}) by {step['loss']}"
+            )
+        else:
+            words += "left out, as all that it would train is frozen"
+        below.add(Text(words))
 
 
 def _draw(tree: Tree, branch: Branch, still: Collection[str], *, only_changed: bool) -> None:

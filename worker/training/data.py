@@ -67,9 +67,11 @@ def open_samples(source: DataSource, task: TaskName, class_names: Sequence[str])
 def _open(source: DataSource, task: TaskName, class_names: Sequence[str]) -> Samples:
     path = Path(source.path)
     match task, source.format:
-        case "classification", "image_folder":
+        case "custom", _ if not class_names:
+            return _pictures_alone(source)
+        case "classification" | "custom", "image_folder":
             return _class_folders(path, class_names)
-        case "classification", "parquet":
+        case "classification" | "custom", "parquet":
             pictures, labels = read_parquet(path, *_columns(source))
             return Samples(pictures, _class_numbers([str(label) for label in labels], class_names))
         case "multilabel", "labelled_images":

@@ -22,6 +22,7 @@ from shared import catalog
 from shared.catalog.catalog import write
 from shared.catalog.flow import write_flow
 from shared.catalog.outputs import write_outputs
+from shared.domain.errors import ThawError
 from shared.domain.module_tree import REPLACEABLE_HEADS, ModuleTree
 from shared.domain.spec import TaskName
 from worker.training.catalog_source import model_names, read_flow, read_model, read_outputs
@@ -30,6 +31,10 @@ from worker.training.flow_recording import record_flow
 from worker.training.models import own_head, registered_builder, replace_head
 from worker.training.module_outputs import record_outputs, with_classes_at
 from worker.training.network_tree import describe_module
+from worker.training.own_steps.reading import has_forward, own_steps
+
+# Why no flow is recorded of a network that is not trained through its forward.
+OWN_STEPS = "its own training steps call its parts in ways of their own"
 
 
 def main() -> None:
@@ -56,7 +61,9 @@ def tell_registered(name: str, tell: Tell) -> None:
     """The description, and then the flow: what ends the process between leaves what was told."""
     described = describe_registered(name)
     tell(described)
-    if "error" not in described:
+    if described.get("task") == "custom":
+        tell({"flow": None, "flow_error": OWN_STEPS})
+    elif "error" not in described:
         tell(describe_flow(name, described["image_size"]))
 
 
@@ -65,7 +72,8 @@ def describe_registered(name: str) -> dict[str, Any]:
     try:
         return _read_registered(name)
     except Exception as error:  # whatever a registered model's own code raises is for the operator to see
-        return {"error": f"{type(error).__name__}: {error}"}
+        place = f"{error.param}: " if isinstance(error, ThawError) and error.param else ""
+        return {"error": f"{type(error).__name__}: {place}{error}"}
 
 
 def describe_flow(name: str, image_size: list[int] | None) -> dict[str, Any]:
@@ -92,13 +100,14 @@ def _read_registered(name: str) -> dict[str, Any]:
         raise ValueError(f"{name!r} is the name of a torchvision model; register it under another")
     builder = registered_builder(name)
     task = _task_of(builder)
-    size = getattr(builder, "image_size", None)
-    example = torch.zeros(2, 3, *size) if size else None
-    tree = describe_module(builder(), own_head(builder), example)
-    image_size = list(size) if size else None
-    outputs = _outputs_of(name, tree, image_size) if image_size else {}
-    told = {"tree": tree.to_data(), "head": list(tree.head), "image_size": image_size, "task": task}
-    return {**told, **outputs}
+    size, model = getattr(builder, "image_size", None), builder()
+    image_size = [int(side) for side in size] if size and has_forward(model) else None
+    tree = describe_module(model, own_head(builder), torch.zeros(2, 3, *image_size) if image_size else None)
+    told: dict[str, Any] = {"tree": tree.to_data(), "head": list(tree.head), "task": task}
+    told["image_size"] = list(size) if size else None
+    if task == "custom":
+        told["training_steps"] = [step.model_dump() for step in own_steps(model, tree)]
+    return told | (_outputs_of(name, tree, image_size) if image_size else {})
 
 
 def _task_of(builder: Any) -> str:

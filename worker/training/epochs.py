@@ -14,6 +14,10 @@ from shared.domain.job import StopReason
 from worker.training.errors import TrainingFailed
 from worker.training.evaluation import evaluate
 from worker.training.mixing import check_samples_apart
+from worker.training.own_steps.evaluation import evaluate_steps
+from worker.training.own_steps.preflight import check_steps
+from worker.training.own_steps.task import OwnSteps
+from worker.training.own_steps.turns import running
 from worker.training.pace import Pace
 from worker.training.phases import Phases
 from worker.training.preflight import check_output
@@ -39,7 +43,7 @@ class Epochs:
         settings = run.spec.hyperparameters
         self._phases = Phases(run, self.state.epoch, self._taken_up.phase if self._taken_up else None)
         self._checkpoints = CheckpointWriter(run)
-        self._boundary = Boundary(run.ranks, run.task.figures, stop_file_in(run.out), self._seconds_left())
+        self._boundary = Boundary(run.ranks, stop_file_in(run.out), self._seconds_left())
         self._pace = Pace(run.progress, run.task.figures, settings.n_epochs, run.total_steps, self.state.step)
         self._ranks_were_compared = False
 
@@ -47,13 +51,15 @@ class Epochs:
 
     def check_output(self) -> None:
         """Refuses a model that answers a real batch, in training or in use, otherwise than row by row."""
-        model, precision = self._run.model, self._run.precision
-        inputs, _ = self._a_batch()
-        check_output(model, inputs, self._run.task, precision)
-        model.eval()
-        check_output(model, inputs, self._run.task, precision)
-        check_samples_apart(model, inputs, self._run.task)
-        self._phases.stepper.back_to_training()
+        run, (inputs, target) = self._run, self._a_batch()
+        if isinstance(run.task, OwnSteps):
+            check_steps(run, inputs, target)
+        else:
+            check_output(run.model, inputs, run.task, run.precision)
+            run.model.eval()
+            check_output(run.model, inputs, run.task, run.precision)
+            check_samples_apart(run.model, inputs, run.task)
+        self._phases.stepper.apply(self._phases.stepper.phase)
 
     def probe(self) -> None:
         """Probes all phases to come, and makes ready for the first of them."""
@@ -154,9 +160,19 @@ class Epochs:
         if run.data.validation is None:
             return None
         per_rank = run.spec.hyperparameters.batch_size // run.ranks.world_size
-        evaluation = evaluate(
-            run.model, run.data.validation, run.task, 2 * per_rank, run.normalize, run.precision, run.ranks
-        )
+        if isinstance(run.task, OwnSteps):
+            steps = running(self._phases.stepper.phase)
+            evaluation = evaluate_steps(run, run.data.validation, steps, 2 * per_rank)
+        else:
+            evaluation = evaluate(
+                run.model,
+                run.data.validation,
+                run.task,
+                2 * per_rank,
+                run.normalize,
+                run.precision,
+                run.ranks,
+            )
         self._phases.stepper.back_to_training()
         return evaluation
 

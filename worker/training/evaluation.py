@@ -35,7 +35,7 @@ def evaluate(
             inputs = normalize(pixels)
             answer = _checked(task.answer(model(inputs)), task.answer_shape(inputs))
             counts.add(answer, task.target(inputs, loaded))
-    return _checked_finite(counts.over_ranks(ranks).evaluation())
+    return checked_finite(counts.over_ranks(ranks).evaluation())
 
 
 def share_buffers(model: nn.Module, ranks: Ranks) -> None:
@@ -62,7 +62,8 @@ def _checked(answer: Tensor, expected: tuple[int, ...]) -> Tensor:
     return answer
 
 
-def _checked_finite(evaluation: Evaluation) -> Evaluation:
+def checked_finite(evaluation: Evaluation) -> Evaluation:
+    """The evaluation itself. Raises TrainingFailed where its loss is not finite."""
     if not math.isfinite(evaluation.loss):
         raise TrainingFailed(
             "the validation loss is not finite (NaN or infinite)",

@@ -81,7 +81,7 @@ class ExtractionPass:
 
     def _extract(self, shares: Shares, work: Work, seconds_left: float | None) -> StopReason | None:
         """Round after round, a batch a rank; between rounds the ranks agree on whether to go on."""
-        boundary = Boundary(self.ranks, (), stop_file_in(self.out), seconds_left)
+        boundary = Boundary(self.ranks, stop_file_in(self.out), seconds_left)
         pace = ExtractionPace(self.progress, len(self.source.indices), shares.n_done[-1])
         untold = deque(shares.whole_after)
         stopped = self._heed(boundary.meet(), 0)

@@ -18,6 +18,7 @@ from shared.domain.events import (
     TrainerSpec,
     TrainingResult,
 )
+from shared.domain.freeze_plan import PlanPhase, PlanStep
 from shared.domain.job import Outcome, StopReason
 from worker.training.capture import Capture
 from worker.training.epochs import Epochs
@@ -70,8 +71,19 @@ def _say_what_is_frozen(run: Run) -> None:
             f"({len(phase.trainable)} tensors), {phase.n_frozen:,} are frozen ({len(phase.frozen)} tensors), "
             f"{len(phase.still)} modules are still"
         )
+        for step in phase.steps:
+            _say_what_a_step_trains(run, phase, step)
     held_out = f", {run.data.n_validation} for validation" if run.data.validation else ""
     run.progress.say(f"{len(run.data.order.indices)} pictures to train on{held_out}")
+
+
+def _say_what_a_step_trains(run: Run, phase: PlanPhase, step: PlanStep) -> None:
+    when = f"from epoch {phase.from_epoch + 1}: the training step {step.name!r}"
+    if step.is_left_out:
+        message = f"{when} is left out, as all that it would train is frozen"
+        run.progress.note("step_left_out", message, {"from_epoch": phase.from_epoch, "step": step.name})
+    else:
+        run.progress.say(f"{when} trains {step.n_trainable:,} parameters ({len(step.trainable)} tensors)")
 
 
 def _leave(run: Run, reason: StopReason) -> None:
@@ -88,7 +100,7 @@ def _save_model(run: Run, state: RunState) -> FrozenProof | None:
         put_back(run.model, state.kept.moving)
     check_finite(run.model)
     proof = prove_frozen(run.model, run.frozen, run.frozen_before)
-    write_model(run.out, run.model, run.spec, run.frozen.names)
+    write_model(run)
     return proof
 
 

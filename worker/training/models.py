@@ -92,7 +92,7 @@ def registered_builder(name: str) -> Callable[[], nn.Module]:
     """The function that builds the registered model `name`.
 
     Its optional attributes `head` (a module path), `image_size` (height, width) and `task` say more of the
-    model.
+    model. One whose task is "custom" offers `training_steps` (shared/domain/training_steps.py).
     """
     offered = entry_points(group=ENTRY_POINTS)
     found = offered.select(name=name)
@@ -108,7 +108,7 @@ def registered_builder(name: str) -> Callable[[], nn.Module]:
 
 def own_head(builder: Callable[[], nn.Module]) -> str | Sequence[str] | None:
     """What a registered model's `head` says; none where its task has no head, None where it is left out."""
-    has_none = getattr(builder, "task", None) == "reconstruction"
+    has_none = getattr(builder, "task", None) in ("reconstruction", "custom")
     head: str | Sequence[str] | None = getattr(builder, "head", () if has_none else None)
     return head
 

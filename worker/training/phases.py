@@ -12,7 +12,8 @@ from shared.domain.events import FindUnused, PhaseAccount
 from shared.domain.freeze import PlanPhase
 from worker.training.evaluation import share_buffers
 from worker.training.freezing import FrozenPart, frozen_part
-from worker.training.probe import decide_find_unused
+from worker.training.own_steps.task import OwnSteps
+from worker.training.own_steps.turns import StepsInTurn
 from worker.training.proofs import check_finite, digests, prove_frozen, prove_ranks_equal
 from worker.training.run import Run
 from worker.training.stepping import Stepper, TaskLoss
@@ -42,7 +43,6 @@ class Phases:
         """What a checkpoint keeps of it: plain values and tensors."""
         in_no_phase = self._run.frozen_before
         return {
-            "from_epoch": self.stepper.phase.from_epoch,
             "find_unused": self._find_unused.model_dump(),
             "recomputed": self._recomputed,
             "frozen_before": {n: value.hex() for n, value in self._before.items() if n not in in_no_phase},
@@ -59,7 +59,6 @@ class Phases:
         at_work = self.stepper.phase
         for phase in self._run.spec.freeze_plan.phases:
             if phase.from_epoch > at_work.from_epoch:
-                self.stepper.apply(phase)
                 self._probe(phase, inputs, target)
         self.stepper.apply(at_work)
 
@@ -72,7 +71,7 @@ class Phases:
         message = f"{self._when(phase)}find_unused_parameters {str(found.value).lower()}: {found.reason}"
         data = {"from_epoch": phase.from_epoch, **found.model_dump()}
         self._run.progress.note("find_unused_parameters", message, data)
-        self.stepper.wrap(inputs, target, find_unused_parameters=found.value)
+        self.stepper.wrap(inputs, target, found)
 
     def move_on(self, epoch: int, step: int) -> None:
         """Proves the phase at work, and begins that of `epoch` with what the optimizer knows of its part."""
@@ -91,6 +90,7 @@ class Phases:
         Raises TrainingFailed where a frozen tensor moved, the ranks differ, or a value is not finite.
         """
         run, phase = self._run, self.stepper.phase
+        self.stepper.apply(phase)
         share_buffers(run.model, run.ranks)
         check_finite(run.model)
         account = PhaseAccount(
@@ -101,14 +101,14 @@ class Phases:
             frozen_proof=prove_frozen(run.model, self._frozen, self._before),
             ranks=prove_ranks_equal(run.model, run.ranks, step),
             recomputed=self._recomputed,
+            steps=list(self.stepper.accounts),
         )
         self.accounts.append(account)
         return account
 
     def _begin(self, phase: PlanPhase) -> None:
         run = self._run
-        loss = TaskLoss(run.task, run.precision)
-        self.stepper = Stepper(run.model, phase, run.spec.hyperparameters, loss, run.ranks)
+        self.stepper = _stepper(run, phase)
         self._find_unused = NOT_PROBED
         self._recomputed = []
         self._frozen: FrozenPart = frozen_part(run.model, [phase])
@@ -129,12 +129,18 @@ class Phases:
 
     def _probe(self, phase: PlanPhase, inputs: Tensor, target: Tensor) -> FindUnused:
         run = self._run
-        loss = self.stepper.probe_loss(inputs, target)
         asked = run.spec.freeze.find_unused_parameters
-        return decide_find_unused(run.model, loss, asked, run.ranks, self._when(phase))
+        return self.stepper.probe(phase, inputs, target, asked, self._when(phase))
 
     def _when(self, phase: PlanPhase) -> str:
         """The phase in words, where there are several."""
         phases = self._run.spec.freeze_plan.phases
         number = phases.index(phase) + 1
         return f"phase {number} of {len(phases)} (at_epoch {phase.from_epoch}): " if len(phases) > 1 else ""
+
+
+def _stepper(run: Run, phase: PlanPhase) -> Stepper | StepsInTurn:
+    if isinstance(run.task, OwnSteps):
+        return StepsInTurn(run, phase)
+    loss = TaskLoss(run.task, run.precision)
+    return Stepper(run.model, phase, run.spec.hyperparameters, loss, run.ranks)

@@ -14,13 +14,15 @@ from worker.training.freezing import trainable_parameters
 from worker.training.ranks import Ranks
 from worker.training.snapshot import left_untouched
 
+Asked = Literal["auto"] | bool
+
 NAMED = 12
 
 
 def decide_find_unused(
     model: nn.Module,
     loss_of: Callable[[nn.Module], Tensor],
-    asked: Literal["auto"] | bool,
+    asked: Asked,
     ranks: Ranks,
     when: str = "",
 ) -> FindUnused:
@@ -69,7 +71,7 @@ def _gradients(
         return torch.autograd.grad(loss, parameters, allow_unused=True)
 
 
-def _reason(asked: Literal["auto"] | bool, unused: list[str]) -> str:
+def _reason(asked: Asked, unused: list[str]) -> str:
     if unused:
         found = f"{len(unused)} trainable parameters take no part in the loss: {_listed(unused)}"
     else:

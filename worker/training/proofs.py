@@ -41,7 +41,7 @@ def combined(found: Digests) -> str:
 
 def hash_of_plan(plan: FreezePlan) -> str:
     """One hash over what the phases decide."""
-    decides = {"from_epoch", "trainable", "still", "lr_scale"}
+    decides = {"from_epoch", "trainable", "still", "lr_scale", "steps"}
     return hashlib.sha256(plan.model_dump_json(include={"phases": {"__all__": decides}}).encode()).hexdigest()
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
-from torch import nn
 
 from shared.domain.events import (
     METRICS_FILE,
@@ -29,7 +28,6 @@ from worker.training.freezing import moving_buffers
 from worker.training.run import Run
 from worker.training.state import RunState
 from worker.training.synchronised import layers_that_train
-from worker.training.tasks import task_of
 
 PACKAGES = ("torch", "torchvision", "safetensors", "numpy", "pillow", "simplejpeg")
 RESIZE = (
@@ -48,8 +46,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_model(out: Path, model: nn.Module, spec: TrainerSpec, frozen: frozenset[str]) -> None:
+def write_model(run: Run) -> None:
     """model.safetensors, trainable.safetensors and model.json."""
+    out, model, spec, frozen = run.out, run.model, run.spec, run.frozen.names
     whole = {
         name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in model.state_dict().items()
     }
@@ -59,7 +58,7 @@ def write_model(out: Path, model: nn.Module, spec: TrainerSpec, frozen: frozense
     card = ModelCard(
         job_id=spec.job_id,
         task=spec.task,
-        output=task_of(spec).output_in_words,
+        output=run.task.output_in_words,
         architecture=spec.target,
         class_names=spec.class_names,
         preprocessing=spec.preprocessing,

@@ -14,6 +14,7 @@ from worker.training.datasets import Data, open_data
 from worker.training.freezing import FrozenPart, frozen_part
 from worker.training.loading import Batch
 from worker.training.network import block_paths, build_network
+from worker.training.own_steps.task import OwnSteps
 from worker.training.precision import Precision, choose_precision
 from worker.training.progress import Progress
 from worker.training.proofs import Digests, combined, digests, hash_of_plan
@@ -30,7 +31,7 @@ class Run:
     """The network, its data, and how they are to be brought together."""
 
     spec: TrainerSpec
-    task: Task
+    task: Task | OwnSteps
     out: Path
     ranks: Ranks
     progress: Progress

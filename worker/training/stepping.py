@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from shared.domain.events import FindUnused, StepAccount
 from shared.domain.freeze import PlanPhase
 from shared.domain.spec import ResolvedHyperparameters
 from worker.training.freezing import freeze, moving_buffers, set_training_modes, trainable_parameters
 from worker.training.optimizer import make_optimizer, moments, put_back_moments
 from worker.training.precision import Precision
+from worker.training.probe import Asked, decide_find_unused
 from worker.training.ranks import Ranks
 from worker.training.schedule import learning_rate
 from worker.training.snapshot import left_untouched
@@ -68,7 +70,10 @@ class Stepper:
         settings: ResolvedHyperparameters,
         loss: Loss,
         ranks: Ranks,
+        *,
+        shares_buffers: bool = True,
     ) -> None:
+        """With `shares_buffers` rank 0's buffers lead in each step, where any of them moves at all."""
         self.model = model
         self.phase = phase
         self.loss = loss
@@ -78,17 +83,24 @@ class Stepper:
         self.optimizer = make_optimizer(model, phase, settings)
         self.scaler = loss.precision.scaler()
         self._called = loss.called(model)
+        self._shares_buffers = shares_buffers and bool(moving_buffers(model, phase))
+
+    @property
+    def accounts(self) -> Sequence[StepAccount]:
+        """Of the network's own training steps: here there are none."""
+        return ()
 
     def apply(self, phase: PlanPhase) -> None:
         """Puts the model into the state in which `phase` trains it."""
-        freeze(self.model, phase)
-        set_training_modes(self.model, phase)
-        if self._settings.sync_batch_norm and not self._ranks.is_alone:
-            synchronise(self.model, phase.still, self._ranks.device)
+        put_into(self.model, phase, self._settings, self._ranks)
 
     def saved(self) -> dict[str, Any]:
         """What the steps so far have gathered, beside the model: plain values and tensors."""
-        return {"moments": moments(self.optimizer), "scaler": self.scaler.state_dict()}
+        return {
+            "from_epoch": self.phase.from_epoch,
+            "moments": moments(self.optimizer),
+            "scaler": self.scaler.state_dict(),
+        }
 
     def go_on_from(self, saved: Mapping[str, Any]) -> None:
         """Takes over what a stepper gathered: of this phase, or of the one before, for what still trains."""
@@ -97,27 +109,26 @@ class Stepper:
         if saved["scaler"]:
             self.scaler.load_state_dict(saved["scaler"])
 
-    def wrap(self, inputs: Tensor, target: Tensor, *, find_unused_parameters: bool) -> None:
-        """Joins the ranks' gradients from here on. Rank 0's buffers lead, where any of them moves at all.
+    def probe(self, phase: PlanPhase, inputs: Tensor, target: Tensor, asked: Asked, when: str) -> FindUnused:
+        """What takes part in the loss where the model trains as `phase` says; it is left in that state."""
+        self.apply(phase)
+        return probe(self.model, self.loss, inputs, target, asked, self._ranks, when)
 
-        The batch is for a trial that leaves no trace.
-        """
+    def wrap(self, inputs: Tensor, target: Tensor, found: FindUnused) -> None:
+        """Joins the ranks' gradients from here on. The batch is for a trial that leaves no trace."""
         if self._ranks.is_alone:
             return
         wrapped = DistributedDataParallel(
             self._called,
             device_ids=[self._ranks.device] if self._ranks.device.type == "cuda" else None,
-            find_unused_parameters=find_unused_parameters,
+            find_unused_parameters=found.value,
             gradient_as_bucket_view=True,
         )
         # Set afterwards: as an argument it has two names, one of them new and one deprecated.
-        wrapped.broadcast_buffers = bool(moving_buffers(self.model, self.phase))
+        wrapped.broadcast_buffers = self._shares_buffers
         self._called = wrapped
-        if not find_unused_parameters and self._ranks.world_size > 2:
+        if not found.value and self._ranks.world_size > 2:
             self._settle_buckets(inputs, target)
-
-    def probe_loss(self, inputs: Tensor, target: Tensor) -> Callable[[nn.Module], Tensor]:
-        return lambda model: self.loss.forward(self.loss.called(model), inputs, target)[0]
 
     def step(
         self, inputs: Tensor, target: Tensor, number: int, total: int
@@ -156,3 +167,20 @@ class Stepper:
             nn.utils.clip_grad_norm_(
                 trainable_parameters(self.model).values(), self._settings.gradient_clip_norm
             )
+
+
+def put_into(model: nn.Module, phase: PlanPhase, settings: ResolvedHyperparameters, ranks: Ranks) -> None:
+    """Puts the model into the state in which `phase` trains it."""
+    freeze(model, phase)
+    set_training_modes(model, phase)
+    if settings.sync_batch_norm and not ranks.is_alone:
+        synchronise(model, phase.still, ranks.device)
+
+
+def probe(
+    model: nn.Module, loss: Loss, inputs: Tensor, target: Tensor, asked: Asked, ranks: Ranks, when: str
+) -> FindUnused:
+    """What takes part in `loss`, where the model is in the state in which it trains; errors say `when`."""
+    return decide_find_unused(
+        model, lambda probed: loss.forward(loss.called(probed), inputs, target)[0], asked, ranks, when
+    )

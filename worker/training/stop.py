@@ -61,7 +61,6 @@ class Boundary:
     """Collects this rank's steps between two meetings."""
 
     ranks: Ranks
-    figures: tuple[str, ...]
     stop_file: Path
     seconds_left: float | None
     _steps: list[tuple[int, Tensor, Mapping[str, Tensor], int]] = field(default_factory=list)
@@ -69,7 +68,10 @@ class Boundary:
     _last_checkpoint: float = field(default_factory=time.monotonic)
 
     def count(self, step: int, loss: Tensor, counted: Mapping[str, Tensor], n: int) -> None:
-        """`loss` is the mean over this rank's `n` samples of the step, `counted` are sums of the figures."""
+        """`loss` is the mean over this rank's `n` samples of the step, `counted` are sums of the figures.
+
+        Which figures there are is the same on every rank, and for all steps between two meetings.
+        """
         self._steps.append((step, loss, counted, n))
 
     @property
@@ -90,7 +92,7 @@ class Boundary:
         self._check_finite(loss, first_bad_step)
         self._steps.clear()
         return Agreement(
-            sums=Sums(loss, n, dict(zip(self.figures, figures, strict=True))),
+            sums=Sums(loss, n, dict(zip(sums.figures, figures, strict=True))),
             stop=next((reason for reason, votes in zip(REASONS, stops, strict=True) if votes), None),
             checkpoint_is_due=bool(checkpoint),
             time_is_up=bool(time_up),
@@ -98,13 +100,13 @@ class Boundary:
 
     def _own_sums(self) -> tuple[Sums, int]:
         if not self._steps:
-            return Sums(figures=dict.fromkeys(self.figures, 0.0)), 0
+            return Sums(), 0
         steps, losses, counted, counts = zip(*self._steps, strict=True)
         values = torch.stack(losses).double().tolist()
         bad = [step for step, value in zip(steps, values, strict=True) if not math.isfinite(value)]
         loss = sum(value * n for value, n in zip(values, counts, strict=True))
         figures = {
-            name: float(torch.stack([of_step[name] for of_step in counted]).sum()) for name in self.figures
+            name: float(torch.stack([of_step[name] for of_step in counted]).sum()) for name in counted[0]
         }
         return Sums(loss, float(sum(counts)), figures), bad[0] if bad else steps[-1]
 

@@ -1,6 +1,7 @@
 """What a network can be trained for."""
 
 from shared.domain.events import TrainerSpec
+from worker.training.own_steps.task import OwnSteps
 from worker.training.tasks.classification import Classification
 from worker.training.tasks.multilabel import Multilabel
 from worker.training.tasks.reconstruction import Reconstruction
@@ -10,7 +11,7 @@ from worker.training.tasks.task import Counts, Task
 __all__ = ["Counts", "Task", "task_of"]
 
 
-def task_of(spec: TrainerSpec) -> Task:
+def task_of(spec: TrainerSpec) -> Task | OwnSteps:
     """The task that `spec` asks for."""
     smoothing = spec.hyperparameters.label_smoothing
     match spec.task:
@@ -22,3 +23,5 @@ def task_of(spec: TrainerSpec) -> Task:
             return Segmentation(spec.class_names, smoothing)
         case "reconstruction":
             return Reconstruction(spec.preprocessing.std)
+        case "custom":
+            return OwnSteps()

@@ -67,6 +67,7 @@ def test_a_run_that_captures_trains_to_the_same_bits(
     assert (saved.n_samples, list(saved.modules)) == (37, WANTED["modules"])
 
 
+@pytest.mark.slow
 def test_two_ranks_that_capture_train_to_the_same_bits_and_share_the_samples(
     make_spec: MakeSpec, run_ranks: RunHere
 ) -> None:

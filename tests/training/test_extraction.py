@@ -87,6 +87,7 @@ def test_the_index_says_where_everything_is(resnet: Extracted) -> None:
     assert [line.file for line in resnet.of_type("shard")] == [f"activations/{s.file}" for s in index.shards]
 
 
+@pytest.mark.slow
 def test_two_ranks_write_the_same_files_bit_for_bit(resnet: Extracted, digits: Path, tmp_path: Path) -> None:
     spec = extractor_spec(digits, MODULES, network=RESNET, size=(32, 32), batch_size=16, world_size=2)
     started = start_ranks(spec, tmp_path / "two")

@@ -23,8 +23,9 @@ from worker.training.flow_recording import record_flow
 from worker.training.freezing import freeze, set_training_modes
 
 # The side of the pictures.
-NETWORKS = {"resnet18": 64, "mobilenet_v3_small": 96, "vit_b_16": 32}
+NETWORKS = {"resnet18": 64, "mobilenet_v3_small": 96}
 WIDE_NETWORKS = {
+    "vit_b_16": 32,
     "densenet121": 64,
     "googlenet": 224,
     "inception_v3": 299,

@@ -24,7 +24,8 @@ N_EPOCHS = 2
 HYPERPARAMETERS = {"n_epochs": N_EPOCHS, "optimizer": "adamw", "weight_decay": 0.01}
 
 
-@pytest.mark.parametrize("network", ["pair", pytest.param("entangled", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["pair", "entangled"])
 def test_two_ranks_end_with_the_bits_of_a_loop_written_by_hand(
     make_spec: MakeSpec, pictures: Path, tmp_path: Path, network: str
 ) -> None:

@@ -148,6 +148,7 @@ def test_a_run_ends_with_the_same_bits_and_a_frozen_prefix_does_not_run_again(
     assert again.result.decisions["gradient_checkpointing"].startswith("by phase 0, 2, 3 of 3 blocks")
 
 
+@pytest.mark.slow
 def test_on_two_ranks_too_with_unused_parameters_and_synchronised_statistics(
     digits: Path, tmp_path: Path
 ) -> None:

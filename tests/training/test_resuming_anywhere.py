@@ -74,7 +74,8 @@ def test_one_rank_after_every_step(make_spec: MakeSpec, tmp_path: Path, one_thre
     assert_each_ends_the_same(tmp_path, steps)
 
 
-@pytest.mark.parametrize("world_size", [pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("world_size", [2, 3])
 def test_ranks_after_steps_on_both_sides_of_a_phase(
     make_spec: MakeSpec, tmp_path: Path, world_size: int
 ) -> None:

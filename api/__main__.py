@@ -7,6 +7,7 @@ import argparse
 import uvicorn
 
 from api.main import create_app
+from api.warming import warm_up
 from shared.logs import configure
 from shared.settings import get_settings
 
@@ -21,8 +22,10 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = get_settings()
     configure(settings.log_level)
+    app = create_app(settings)
+    warm_up(app.state.parts)
     uvicorn.run(
-        create_app(settings),
+        app,
         host=arguments.host,
         port=arguments.port,
         log_config=None,

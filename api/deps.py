@@ -24,6 +24,8 @@ from shared.domain.errors import Forbidden, Invalid, Unauthenticated
 from shared.domain.job_kind import JobKind
 from shared.settings import Settings
 
+# What neither waits nor computes is `async` here: FastAPI runs the rest in threads, and each change of thread
+# is a tenth of a millisecond of every request.
 _bearer = HTTPBearer(auto_error=False, description="An API key: thaw_...")
 _MAY_WRITE = frozenset({"admin", "owner", "member"})
 
@@ -34,6 +36,8 @@ class Parts:
 
     settings: Settings
     engine: Engine
+    keys: Engine
+    """To look up API keys, see `for_single_reads`."""
     store: ArtifactStore
     feed: EventFeed
     metrics: ApiMetrics
@@ -41,7 +45,7 @@ class Parts:
     head_revision: str
 
 
-def parts(request: Request) -> Parts:
+async def parts(request: Request) -> Parts:
     """This process's parts."""
     held: Parts = request.app.state.parts
     return held
@@ -53,10 +57,10 @@ PartsDep = Annotated[Parts, Depends(parts)]
 def caller(
     parts: PartsDep, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> Caller:
-    """Whose key came with the request: looked up in a transaction that is over before work begins."""
+    """Whose key came with the request: looked up before the request's own transaction begins."""
     if credentials is None:
         raise Unauthenticated("send an API key in the header 'Authorization: Bearer thaw_...'")
-    with transaction(parts.engine) as session:
+    with Session(parts.keys) as session:
         found = find_caller(session, credentials.credentials)
     if found is None:
         raise Unauthenticated("this API key is unknown or was revoked")
@@ -66,7 +70,7 @@ def caller(
 CallerDep = Annotated[Caller, Depends(caller)]
 
 
-def writer(caller: CallerDep) -> Caller:
+async def writer(caller: CallerDep) -> Caller:
     """The caller, who must be allowed to change things."""
     if caller.role not in _MAY_WRITE:
         raise Forbidden(
@@ -93,7 +97,7 @@ def job_path(kind: JobKind) -> str:
     return f"/v1/{kind}/jobs"
 
 
-def kind(request: Request) -> JobKind:
+async def kind(request: Request) -> JobKind:
     """The kind of jobs that a route is about: its path says so. All other routes know fine-tuning jobs."""
     about_extraction = request.scope["route"].path.startswith(job_path(JobKind.FEATURE_EXTRACTION))
     return JobKind.FEATURE_EXTRACTION if about_extraction else JobKind.FINE_TUNING
@@ -102,7 +106,7 @@ def kind(request: Request) -> JobKind:
 KindDep = Annotated[JobKind, Depends(kind)]
 
 
-def scope(session: SessionDep, caller: CallerDep, kind: KindDep) -> Scope:
+async def scope(session: SessionDep, caller: CallerDep, kind: KindDep) -> Scope:
     """The request's session, seeing the caller's team alone, and of its jobs those of the route's kind."""
     return Scope(session, caller.team_id, kind)
 
@@ -117,7 +121,7 @@ def _query_names(dependant: Dependant) -> Iterator[str]:
         yield from _query_names(deeper)
 
 
-def refuse_unknown_query(request: Request) -> None:
+async def refuse_unknown_query(request: Request) -> None:
     """A query parameter that no one reads is an error, not silence."""
     route = request.scope["route"]
     known = set(_query_names(route.dependant))
@@ -131,7 +135,7 @@ def refuse_unknown_query(request: Request) -> None:
             )
 
 
-def refuse_idempotency_key(request: Request) -> None:
+async def refuse_idempotency_key(request: Request) -> None:
     """A key that would not be honoured is refused rather than ignored."""
     if "idempotency-key" in request.headers:
         raise NotBuiltYet("Idempotency-Key is not supported yet; leave it out", param="Idempotency-Key")

@@ -18,7 +18,7 @@ from api.middleware import BodyCap, RequestContext
 from api.routes import extractions, files, job_events, job_history, job_results, jobs, models, system
 from api.services.plan_cache import PlanCache
 from shared.artifacts import StoreOptions, open_store
-from shared.db.engine import make_engine
+from shared.db.engine import for_single_reads, make_engine
 from shared.settings import Settings
 
 _MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
@@ -59,6 +59,7 @@ def _make_parts(settings: Settings) -> Parts:
     return Parts(
         settings=settings,
         engine=engine,
+        keys=for_single_reads(engine),
         store=open_store(settings.store_url, StoreOptions.from_settings(settings)),
         feed=EventFeed(engine),
         metrics=ApiMetrics(),

@@ -29,7 +29,7 @@ class Figure:
         if values.get("main_metric") or cls.of(values):
             return ()
         found: Mapping[str, float] = values.get("metrics") or {}
-        return tuple(cls(name.replace("_", " "), value) for name, value in found.items())
+        return tuple(cls(name.replace("_", " "), value) for name, value in sorted(found.items()))
 
     def __str__(self) -> str:
         return f"{self.name} {self.value:.3f}"

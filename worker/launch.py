@@ -93,7 +93,7 @@ def launcher_environment(inherited: Mapping[str, str]) -> dict[str, str]:
 def _imports(trainer_env: Mapping[str, str]) -> dict[str, str]:
     """Where modules come from: never from the working folder."""
     sources = [str(_SOURCES), *filter(None, [trainer_env.get("PYTHONPATH")])]
-    return {"PYTHONPATH": ":".join(sources), "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+    return {"PYTHONPATH": ":".join(sources), "PYTHONSAFEPATH": "1"}
 
 
 def _allowed(inherited: Mapping[str, str]) -> dict[str, str]:

@@ -27,6 +27,11 @@ def make_engine(url: str, *, statement_timeout_s: float | None = None, pool_size
     )
 
 
+def for_single_reads(engine: Engine) -> Engine:
+    """The same engine for statements that stand alone and only read: they wait for no begin and no commit."""
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
 @contextmanager
 def transaction(engine: Engine) -> Iterator[Session]:
     """One short transaction: committed when the block ends well, rolled back otherwise."""

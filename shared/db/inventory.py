@@ -20,8 +20,12 @@ class NodeView:
 
 def all_nodes(session: Session) -> list[NodeView]:
     """Every node that ever registered, by name."""
-    slots: dict[str, list[Slot]] = {}
-    for slot in session.scalars(select(Slot).order_by(Slot.node_id, Slot.index)):
-        slots.setdefault(slot.node_id, []).append(slot)
-    nodes = session.scalars(select(NodeRow).order_by(NodeRow.id))
-    return [NodeView(node, slots.get(node.id, [])) for node in nodes]
+    rows = session.execute(
+        select(NodeRow, Slot).outerjoin(Slot, Slot.node_id == NodeRow.id).order_by(NodeRow.id, Slot.index)
+    )
+    views: dict[str, NodeView] = {}
+    for node, slot in rows:
+        view = views.setdefault(node.id, NodeView(node, []))
+        if slot is not None:
+            view.slots.append(slot)
+    return list(views.values())

@@ -53,10 +53,11 @@ def make_key(session: Session, team_id: str, *, name: str, role: str) -> str:
 
 def find_caller(session: Session, key: str) -> Caller | None:
     """Whose key this is; None for an unknown or a revoked one."""
-    found = session.scalars(
-        select(ApiKey).where(ApiKey.sha256 == _hash(key), ApiKey.revoked_at.is_(None))
+    columns = (ApiKey.team_id, ApiKey.role, ApiKey.id)
+    row = session.execute(
+        select(*columns).where(ApiKey.sha256 == _hash(key), ApiKey.revoked_at.is_(None))
     ).one_or_none()
-    return Caller(found.team_id, found.role, found.id) if found else None
+    return Caller(*row) if row else None
 
 
 def _hash(key: str) -> str:

@@ -50,10 +50,15 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
 
 
 def test_a_run_that_succeeds(launch: Launch) -> None:
-    run = launch("print('hello from', rank); outcome('succeeded') if rank == 0 else None")
+    source = """
+    for number in range(300): print("line", number, "of", rank)
+    if rank == 0: outcome("succeeded")
+    """
+    run = launch(source)
     assert run.outcome().outcome is Outcome.SUCCEEDED
     assert run.process.returncode == 0
-    assert {"hello from 0", "hello from 1"} <= set(run.log().splitlines())
+    lines = {f"line {number} of {rank}" for number in range(300) for rank in range(2)}
+    assert lines <= set(run.log().splitlines()), "lines of the ranks are mixed"
     assert all(try_exclusive(Path(path)) for path in run.plan.slot_locks)
 
 

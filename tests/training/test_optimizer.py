@@ -95,7 +95,7 @@ def test_a_scale_multiplies_the_first_step_of_every_phase(model: Residual) -> No
         before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
         gradients: dict[str, torch.Tensor] = {}
         stepper.optimizer.register_step_pre_hook(
-            lambda *_: gradients.update({n: p.grad.clone() for n, p in parameters.items()})  # noqa: B023
+            lambda *_: gradients.update({n: p.grad.clone() for n, p in parameters.items()})  # noqa: B023 - called in this very round
         )
 
         stepper.step(torch.randn(4, 3, 16, 16), torch.arange(4), number, total=3)

@@ -11,8 +11,10 @@ import ctypes
 import fcntl
 import os
 import signal
+import sys
 import time
 from collections.abc import Mapping
+from io import TextIOWrapper
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -25,7 +27,11 @@ class CannotStart(Exception):
 
 
 def prepare(env: Mapping[str, str]) -> None:
-    """Drops privileges, ties this process to its parent and takes its slot's lock. Raises CannotStart."""
+    """Drops privileges, ties this process to its parent and takes its slot's lock. Raises CannotStart.
+
+    From here on standard output is written line by line.
+    """
+    write_whole_lines()
     parent = os.getppid()
     if uid := env.get("THAW_TRAINER_UID"):
         become(uid)
@@ -34,6 +40,12 @@ def prepare(env: Mapping[str, str]) -> None:
         _check_descent(int(launcher))
     if locks := env.get("THAW_SLOT_LOCKS"):
         hold_slot(Path(locks.split(":")[int(env.get("LOCAL_RANK", "0"))]))
+
+
+def write_whole_lines() -> None:
+    """Ranks share one pipe: pieces of lines would mix there, whole ones do not."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
 
 
 def become(uid: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import case, delete, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, delete, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
@@ -222,9 +222,11 @@ def leave(session: Session, token: UUID, *, node_id: str) -> None:
 
 
 def undescribed(session: Session, models: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Those of (name, hash) that no node has described yet, or none to the end."""
-    finished = RegisteredModel.description["unfinished"].astext.is_(None)
-    rows = session.execute(select(RegisteredModel.name, RegisteredModel.hash).where(finished))
+    """Those of (name, hash) that no node has described yet, or none to the end.
+
+    One that could not be built is asked for again: what was wrong may have been its node, not the model.
+    """
+    rows = session.execute(select(RegisteredModel.name, RegisteredModel.hash).where(_is_finished()))
     known = {(name, hash) for name, hash in rows}
     return [model for model in models if model not in known]
 
@@ -238,6 +240,12 @@ def store_description(
         told.on_conflict_do_update(
             index_elements=[RegisteredModel.name, RegisteredModel.hash],
             set_={"description": told.excluded.description, "described_at": func.clock_timestamp()},
-            where=RegisteredModel.description["unfinished"].astext.is_not(None),
+            where=~_is_finished(),
         )
     )
+
+
+def _is_finished() -> ColumnElement[bool]:
+    """Whether a description tells how the model is built, and was told to the end."""
+    told = RegisteredModel.description
+    return and_(told.has_key("tree"), ~told.has_key("unfinished"))

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import IO, Any
 
 from worker.processes import bind_to_parent
+from worker.training.process import write_whole_lines
 
 _LAST_WORDS = 2_000
 _LOOK_AGAIN_S = 0.02
@@ -56,6 +57,7 @@ def _be_the_child(describe: Callable[[Tell], None], parent: int, told: IO[bytes]
         bind_to_parent(parent, signal.SIGKILL)
         for stream in (sys.stdout, sys.stderr):
             os.dup2(words.fileno(), stream.fileno())
+        write_whole_lines()  # what was printed counts, however the process ends
         describe(tell)
         status = 0
     except BaseException as error:

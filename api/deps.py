@@ -82,6 +82,16 @@ async def writer(caller: CallerDep) -> Caller:
 WriterDep = Annotated[Caller, Depends(writer)]
 
 
+def operator(caller: CallerDep) -> Caller:
+    """The caller, who must run this service: what is asked for reaches over all teams."""
+    if caller.role != "admin":
+        raise Forbidden(f"this is for keys of role 'admin'; this key has the role {caller.role!r}")
+    return caller
+
+
+OperatorDep = Annotated[Caller, Depends(operator)]
+
+
 def session(parts: PartsDep) -> Iterator[Session]:
     """One request, one transaction."""
     with transaction(parts.engine) as open_session:

@@ -7,8 +7,8 @@ from typing import Any
 
 from api.extraction_schemas import ExtractionSeconds, ExtractionSummary, ExtractionView, ModuleToSave
 from api.job_fields import common_fields, seconds_by_part
-from api.schemas import JobSummary
-from api.views import attempt_view, job_summary
+from api.schemas import JobSummary, JobView
+from api.views import attempt_view, job_summary, job_view
 from shared.db.models import Attempt, Job
 from shared.domain.extraction import ResolvedExtraction
 from shared.domain.job_kind import JobKind
@@ -34,6 +34,11 @@ def extraction_view(job: Job, attempts: Sequence[Attempt]) -> ExtractionView:
 def summary_of_kind(job: Job) -> JobSummary | ExtractionSummary:
     """A job as the list of its kind shows it."""
     return job_summary(job) if job.kind is JobKind.FINE_TUNING else extraction_summary(job)
+
+
+def view_of_kind(job: Job, attempts: Sequence[Attempt]) -> JobView | ExtractionView:
+    """A job as its kind shows it, with everything that is known of it."""
+    return job_view(job, attempts) if job.kind is JobKind.FINE_TUNING else extraction_view(job, attempts)
 
 
 def _fields(job: Job) -> dict[str, Any]:

@@ -35,6 +35,7 @@ def common_fields(job: Job) -> dict[str, Any]:
         "max_duration_s": resolved["max_duration_s"],
         "progress": job.progress,
         "error": _error(job.error),
+        "changes": job.changes,
     }
 
 

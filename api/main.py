@@ -15,7 +15,18 @@ from api.errors import documented
 from api.feed import EventFeed
 from api.metrics import ApiMetrics
 from api.middleware import BodyCap, RequestContext
-from api.routes import extractions, files, job_events, job_history, job_results, jobs, models, system
+from api.routes import (
+    extractions,
+    files,
+    job_events,
+    job_history,
+    job_results,
+    job_stops,
+    jobs,
+    models,
+    nodes,
+    system,
+)
 from api.services.plan_cache import PlanCache
 from shared.artifacts import StoreOptions, open_store
 from shared.db.engine import for_single_reads, make_engine
@@ -45,9 +56,9 @@ def create_app(settings: Settings) -> FastAPI:
     # The stream of events stands before the list at the same path.
     for router in (job_events.streams, job_events.router, job_results.router, job_history.router):
         app.include_router(router)
-    for router in (jobs.router, extractions.router):
+    for router in (jobs.router, extractions.router, job_stops.router):
         app.include_router(router)
-    for router in (files.router, models.router, system.router):
+    for router in (files.router, models.router, nodes.router, system.router):
         app.include_router(router)
     return app
 

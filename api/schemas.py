@@ -100,6 +100,7 @@ class AnyJob(BaseModel):
     max_duration_s: int | None
     progress: dict[str, Any] | None
     error: JobError | None
+    changes: list[dict[str, Any]] = Field([], description="what was changed while it was paused, and by whom")
 
 
 class JobSummary(AnyJob):
@@ -244,8 +245,11 @@ class LayersView(BaseModel):
 
 
 class SlotView(BaseModel):
+    """`job_id`: the job that holds it, where the caller may know: its own team's, or any for an operator."""
+
     index: int
     state: str
+    job_id: str | None = None
 
 
 class NodeView(BaseModel):
@@ -258,6 +262,9 @@ class NodeView(BaseModel):
     models: list[str]
     registered_at: int
     last_seen_at: int
+    drained_at: int | None = Field(
+        None, description="since when an operator keeps it from work; a worker that leaves shows in the state"
+    )
 
 
 def unix(moment: datetime) -> int:

@@ -23,6 +23,7 @@ from api.schemas import (
     unix,
     unix_or_none,
 )
+from shared.db.inventory import Holders
 from shared.db.inventory import NodeView as KnownNode
 from shared.db.models import Artifact, Attempt, Checkpoint, Event, File, Job, Metric
 from shared.db.paging import Page
@@ -172,17 +173,22 @@ def metric_view(metric: Metric) -> MetricView:
     )
 
 
-def node_view(known: KnownNode) -> NodeView:
+def node_view(known: KnownNode, holders: Holders) -> NodeView:
+    """A node; of its jobs those that `holders` tells of."""
     node = known.node
     return NodeView(
         id=node.id,
         state=node.state,
         accelerator=node.accelerator,
         memory_bytes=node.memory_bytes,
-        slots=[SlotView(index=slot.index, state=slot.state) for slot in known.slots],
+        slots=[
+            SlotView(index=slot.index, state=slot.state, job_id=holders.get((node.id, slot.index)))
+            for slot in known.slots
+        ],
         models=sorted(name for name, _ in node.models),
         registered_at=unix(node.registered_at),
         last_seen_at=unix(node.last_seen_at),
+        drained_at=unix_or_none(node.drained_at),
     )
 
 

@@ -13,7 +13,13 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from scheduler.placing import place_jobs
-from scheduler.reconciling import admit_jobs, answer_silence, expire_the_lost, let_go_stopped_offers
+from scheduler.reconciling import (
+    admit_jobs,
+    answer_silence,
+    expire_the_lost,
+    let_go_stopped_offers,
+    vacate_drained_nodes,
+)
 from scheduler.steady import SteadyView
 from shared.db.placement import Offer
 from shared.db.steps import run_step
@@ -53,6 +59,7 @@ class Scheduler:
         """One pass, and a round of reconciling when it is time. Raises DBAPIError."""
         admit_jobs(self._engine)
         let_go_stopped_offers(self._engine)
+        vacate_drained_nodes(self._engine)
         self._publish(run_step(self._engine, place_jobs, self._settings))
         self._view.seen(time.monotonic())
         if time.monotonic() >= self._reconcile_at:

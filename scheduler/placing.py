@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 from shared.db import placement
 from shared.db.placement import Offer
 from shared.domain import fairshare
+from shared.domain.job import YIELD_S
 from shared.settings import Settings
 
 _BEATS_UNTIL_SILENT = 3
@@ -16,7 +17,7 @@ def place_jobs(session: Session, settings: Settings) -> list[Offer]:
     """Place what can be placed now; the caller commits, then publishes. Empty while another copy places."""
     if not placement.lock_pass(session):
         return []
-    queue = placement.load_queue(session)
+    queue = placement.load_queue(session, yield_s=settings.scaled(YIELD_S))
     if not queue.waiting:
         return []
     heard_within_s = settings.scaled(settings.node_heartbeat_s) * _BEATS_UNTIL_SILENT

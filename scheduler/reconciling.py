@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from shared.db import reconcile
+from shared.db import drains, reconcile
 from shared.db.placement import Offer
 from shared.db.steps import run_step
 from shared.domain.errors import ThawError
@@ -24,6 +24,11 @@ Parameters = ParamSpec("Parameters")
 def let_go_stopped_offers(engine: Engine) -> None:
     """Jobs that were asked to stop before a node had answered go on at once."""
     _each(engine, run_step(engine, reconcile.stopped_offers), reconcile.withdraw)
+
+
+def vacate_drained_nodes(engine: Engine) -> None:
+    """Jobs on nodes that an operator has drained are asked to leave."""
+    _each(engine, run_step(engine, drains.on_drained_nodes), drains.vacate)
 
 
 def admit_jobs(engine: Engine) -> None:

@@ -37,6 +37,18 @@ class Thaw:
         """The hosts that jobs run on."""
         return list(self._transport.get("/v1/nodes")["data"])
 
+    def node(self, node_id: str) -> dict[str, Any]:
+        """One host, and which of the team's jobs hold its slots."""
+        return self._transport.get(_node_path(node_id))
+
+    def drain(self, node_id: str) -> dict[str, Any]:
+        """For operators: give the host no more work, and have its jobs leave it."""
+        return self._transport.post(f"{_node_path(node_id)}/drain")
+
+    def undrain(self, node_id: str) -> dict[str, Any]:
+        """For operators: give a drained host work again."""
+        return self._transport.post(f"{_node_path(node_id)}/undrain")
+
     def close(self) -> None:
         """Close the connections."""
         self._transport.close()
@@ -48,6 +60,10 @@ class Thaw:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _node_path(node_id: str) -> str:
+    return f"/v1/nodes/{quote(node_id, safe='')}"
 
 
 class Models:

@@ -66,7 +66,7 @@ class Figures:
         running = job.phase == "running"
         at_work = {"training": train, "extracting": extraction}.get(progress.get("phase") or "", {})
         return cls(
-            phase=progress.get("phase") or job.phase if running else job.phase,
+            phase=progress.get("phase") or job.phase if running else in_words(job),
             epoch=train["epoch"] + 1 if train else None,
             n_epochs=train.get("n_epochs"),
             step=train.get("step"),
@@ -110,6 +110,19 @@ class Figures:
         if self.eta_s is not None:
             texts.append(f"{clock(self.eta_s)} left")
         return texts
+
+
+_LEAVING = {
+    "cancel": "stopping, to be cancelled",
+    "pause": "stopping, to be paused",
+    "preempt": "stopping, to hand its slots to others",
+    "drain": "stopping, as its node is taken away",
+}
+
+
+def in_words(job: Job) -> str:
+    """The job's state; of one that is leaving, also why."""
+    return _LEAVING.get(job.raw.get("stop_reason") or "", job.phase)
 
 
 def clock(seconds: float) -> str:

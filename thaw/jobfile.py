@@ -77,6 +77,14 @@ def apply(job: dict[str, Any], change: str) -> None:
     _put(holder, steps[-1], value, change)
 
 
+def changes_in(changes: Iterable[str]) -> dict[str, Any]:
+    """What each `path=value` says, together, as for a job that has no fields yet. Raises UsageError."""
+    made: dict[str, Any] = {}
+    for change in changes:
+        apply(made, change)
+    return made
+
+
 def local_files(job: Mapping[str, Any]) -> dict[str, Path]:
     """The fields of a loaded job that name data on this machine."""
     return {field: Path(job[field]) for field in FILE_FIELDS if _is_local(field, job.get(field))}

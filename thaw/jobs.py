@@ -47,6 +47,18 @@ class Jobs:
         """Ask for the job's end. It stops at the next step, so it may still be running in the answer."""
         return Job.read(self._transport.post(f"{path_of(job_id)}/cancel"))
 
+    def pause(self, job_id: str) -> Job:
+        """Ask the job to leave its slots for now. A running one writes a checkpoint first."""
+        return Job.read(self._transport.post(f"{path_of(job_id)}/pause"))
+
+    def resume(self, job_id: str, changes: Mapping[str, Any] | None = None) -> Job:
+        """Let a paused job go on, changed as the API's words say: {"hyperparameters": {"n_epochs": 5}}."""
+        return Job.read(self._transport.post(f"{path_of(job_id)}/resume", changes or None))
+
+    def preempt(self, job_id: str) -> Job:
+        """For operators: have the job hand its slots back to others, and wait again."""
+        return Job.read(self._transport.post(f"{path_of(job_id)}/preempt"))
+
     def events(self, job_id: str, after: int = 0, patience_s: float = 60.0) -> Iterator[Event]:
         """Every event after number `after`, live, each once and in order, until the job is over.
 

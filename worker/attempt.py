@@ -31,7 +31,7 @@ from shared.domain.events import (
     OutcomeReport,
 )
 from shared.domain.extraction import AnyRunSpec, ExtractorSpec
-from shared.domain.job import Outcome
+from shared.domain.job import Outcome, StopReason
 from shared.settings import Settings
 from worker.cache import Cache
 from worker.devices import Devices
@@ -205,7 +205,7 @@ class Attempt:
     def _bring_in(self, report: OutcomeReport, spec: AnyRunSpec, uploads: UploadsBeside) -> End:
         """Everything that the run made, in the store."""
         try:
-            uploads.finish()
+            uploads.finish(keep_newest=self._goes_on_later(report))
             if report.outcome is Outcome.SUCCEEDED:
                 return self._bring_in_result(report, spec, uploads)
             logged = os.path.lexists(self._folder / LOG_FILE)
@@ -215,7 +215,11 @@ class Attempt:
                 raise
             # How the run ended is known, and counts for more than its log.
             structlog.get_logger(__name__).warning("log_not_stored", error=away.message)
-            return End(report)
+            return End(report if uploads.has_stored_newest else _without_checkpoint(report, away))
+
+    def _goes_on_later(self, report: OutcomeReport) -> bool:
+        """Whether the run has left its slots for now, so that its last checkpoint must not be lost."""
+        return report.outcome is Outcome.STOPPED and self._lease.stop_reason is not StopReason.CANCEL
 
     def _bring_in_result(self, report: OutcomeReport, spec: AnyRunSpec, uploads: UploadsBeside) -> End:
         result = self._result()
@@ -248,6 +252,15 @@ class Attempt:
     def _must_hold(self, holds: bool) -> None:
         if not holds:
             raise LeaseLost("a write found that the lease is lost")
+
+
+def _without_checkpoint(report: OutcomeReport, away: StoreUnavailable) -> OutcomeReport:
+    """A run that had to be gone before the store took its last checkpoint."""
+    if report.outcome is not Outcome.STOPPED or report.reason is StopReason.CANCEL:
+        return report
+    message = f"its last checkpoint could not be stored, so it goes on from an earlier one: {away.message}"
+    error = ErrorReport(code="checkpoint_not_stored", message=message, time=time.time())
+    return report.model_copy(update={"error": error})
 
 
 def _failed(code: str, message: str) -> OutcomeReport:

@@ -81,6 +81,7 @@ class Inputs:
             resume_from=str(resume_from) if resume_from else None,
             max_duration_s=resolved.max_duration_s,
             capture=self._capture(resolved),
+            changes=list(work.changes),
         )
 
     def _capture(self, resolved: ResolvedJob) -> ActivationsWanted | None:

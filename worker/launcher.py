@@ -25,7 +25,7 @@ from shared.domain.job import Outcome
 from worker.capped_log import CappedLog
 from worker.hold import HoldRule, Order
 from worker.launch import LAUNCH_FILE, TRAINER_MODULE, LaunchPlan, agent_command, agent_environment
-from worker.outcome import FENCED, lost, settle
+from worker.outcome import FENCED, lost, overstayed, settle
 from worker.processes import become_subreaper, bind_to_parent, kill_all, stop_all, wake_all
 from worker.run_files import read_plain
 from worker.slots import hold_shared
@@ -123,7 +123,7 @@ class Launcher:
                 return lost(f"held for {held_s:g} s, and the lease was not confirmed", code="lease_lost")
             if self._grace_is_over():
                 assert self._stop is not None
-                return OutcomeReport(outcome=Outcome.STOPPED, reason=self._stop.request.reason)
+                return overstayed(self._stop.request)
 
     def _ended(self, status: int) -> OutcomeReport:
         if status == 0 and self._plan.node_rank > 0:

@@ -67,11 +67,14 @@ class Lease:
         return self._stop_reason
 
     def patience_left_s(self) -> float:
-        """How long to wait still for a store that is away: without end, once cancelled for the grace."""
-        if self._stop_reason is not StopReason.CANCEL:
+        """How long to wait still for a store that is away: without end, unless the run must be gone by then.
+
+        Nothing of a cancelled run is needed; and the host of one that drains may be taken away.
+        """
+        reason = self._stop_reason
+        if reason not in (StopReason.CANCEL, StopReason.DRAIN):
             return math.inf
-        grace_s = self._settings.scaled(STOP_GRACE_S[StopReason.CANCEL])
-        return self._stop_seen + grace_s - time.monotonic()
+        return self._stop_seen + self._settings.scaled(STOP_GRACE_S[reason]) - time.monotonic()
 
     def check_held(self) -> None:
         """Raises LeaseLost when it is so, and what broke the renewals if anything did."""

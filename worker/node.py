@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from shared.db import nodes
+from shared.db import drains, nodes
 from shared.db.nodes import Held, NodeFacts
 from shared.db.steps import run_step
 from shared.queue import is_reachable, node_queue
@@ -86,8 +86,9 @@ class Node:
     def _leave(self) -> None:
         """With each beat: a node that was silent for a lease was lost, and its next beat made it ready."""
         node_id = self._settings.node_name
-        for token in run_step(self._engine, nodes.start_drain, node_id, self.incarnation):
-            run_step(self._engine, nodes.leave, token, node_id=node_id)
+        reason = f"The node {node_id} is leaving."
+        for token in run_step(self._engine, drains.start_drain, node_id, self.incarnation):
+            run_step(self._engine, drains.leave, token, node_id=node_id, actor=node_id, reason=reason)
 
     def _give_back(self) -> None:
         node_id = self._settings.node_name

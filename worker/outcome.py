@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from shared.domain.events import LOG_FILE, OUTCOME_FILE, ErrorReport, OutcomeReport
+from shared.domain.events import LOG_FILE, OUTCOME_FILE, ErrorReport, OutcomeReport, StopRequest
 from shared.domain.job import Outcome
 from worker.run_files import NotAPlainFile, end_of, read_plain
 from worker.run_folder import write_whole
@@ -50,6 +50,13 @@ def lost(message: str, *, code: str = WORKER_LOST, run: Path | None = None) -> O
     log = "" if run is None else end_of(run, LOG_FILE, _LOG_END_BYTES).decode(errors="replace")
     error = ErrorReport(code=code, message=message, traceback=log or None, time=time.time())
     return OutcomeReport(outcome=Outcome.LOST, error=error)
+
+
+def overstayed(asked: StopRequest) -> OutcomeReport:
+    """The run was asked to stop, and did not leave in time by itself."""
+    message = f"it did not leave within {asked.grace_s:g} s and was killed"
+    error = ErrorReport(code="grace_over", message=message, time=time.time())
+    return OutcomeReport(outcome=Outcome.STOPPED, reason=asked.reason, error=error)
 
 
 def _error_reports(run: Path) -> list[ErrorReport]:

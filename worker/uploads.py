@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import re
@@ -39,7 +40,7 @@ class UploadsBeside:
     `record` is called with each checkpoint that stands in the store, `record_shard` with each shard; `shards`
     are those of this run by name, to be read once it is finished. `give_up` is called before each try.
     What the store did not take within `patience_s`, or the `seconds_left`, is left out: it may take the next
-    again.
+    again. The newest checkpoint is another matter once the run has stopped, see `finish`.
     """
 
     def __init__(
@@ -68,6 +69,8 @@ class UploadsBeside:
         self._failure: Exception | None = None
         self._log_size = 0
         self._log_due = 0.0
+        self._newest: CheckpointLine | None = None
+        self._stored_step: int | None = None
         self._thread = threading.Thread(target=self._work, name=f"uploads-{claim.attempt_id}", daemon=True)
 
     def __enter__(self) -> Self:
@@ -82,6 +85,8 @@ class UploadsBeside:
 
     def add(self, line: CheckpointLine | ShardLine) -> None:
         """Upload this checkpoint or shard when those before it are done."""
+        if isinstance(line, CheckpointLine):
+            self._newest = line
         self._waiting.put(line)
 
     def check(self) -> None:
@@ -89,11 +94,23 @@ class UploadsBeside:
         if self._failure is not None:
             raise self._failure
 
-    def finish(self) -> None:
-        """Wait until all is uploaded. Raises what has kept it from that."""
+    @property
+    def has_stored_newest(self) -> bool:
+        """Whether the newest checkpoint, if there is one, stands in the store."""
+        return self._newest is None or self._newest.step == self._stored_step
+
+    def finish(self, *, keep_newest: bool = False) -> None:
+        """Wait until all is uploaded. Raises what has kept it from that.
+
+        `keep_newest`: the newest checkpoint is what a stopped job goes on from. A store that is away is
+        waited for with it, for all of the `seconds_left`; then StoreUnavailable is raised.
+        """
         self._closing.set()
         self._thread.join()
         self.check()
+        if keep_newest and self._newest is not None and not self.has_stored_newest:
+            self._patience_s = math.inf
+            self._bring_checkpoint(self._newest)
 
     def _work(self) -> None:
         try:
@@ -118,7 +135,10 @@ class UploadsBeside:
             return
         if isinstance(line, ShardLine):
             self._upload_shard(_checked_shard(line.file))
-            return
+        else:
+            self._bring_checkpoint(line)
+
+    def _bring_checkpoint(self, line: CheckpointLine) -> None:
         folder, prefix = _checked_folder(line.folder), self._prefix(line.step)
         try:
             manifest = self._upload_checkpoint(folder, prefix)
@@ -127,6 +147,7 @@ class UploadsBeside:
             structlog.get_logger(__name__).warning("checkpoint_gone", folder=line.folder)
             return
         self._record(manifest, prefix)
+        self._stored_step = line.step
 
     def _upload_shard(self, name: str) -> None:
         key = artifact_key(*_place(self._claim), name)

@@ -1,4 +1,4 @@
-"""/v1/feature_extraction/jobs: submit, look, stop."""
+"""/v1/feature_extraction/jobs: submit, look."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from api.query import METADATA, After, metadata_pairs
 from api.schemas import ListOf
 from api.services.extracting import submit_extraction
 from api.views import page_of
-from shared.db.jobs import attempts, cancel_job, list_jobs
+from shared.db.jobs import attempts, list_jobs
 from shared.db.models import Job
 from shared.db.scope import Scope
 from shared.domain.extraction_spec import ExtractionSpec
@@ -47,12 +47,6 @@ def list_all(
 def get_one(job_id: str, scope: ScopeDep) -> ExtractionView:
     """One feature extraction, with its attempts and its result."""
     return _shown(scope, scope.get(Job, job_id))
-
-
-@router.post("/{job_id}/cancel", responses=documented(403, 404, 409))
-def cancel(job_id: str, scope: ScopeDep, caller: WriterDep) -> ExtractionView:
-    """End one that waits at once; ask one that runs to stop. Asking again changes nothing."""
-    return _shown(scope, cancel_job(scope, job_id, actor=f"api:{caller.key_id}"))
 
 
 def _shown(scope: Scope, job: Job) -> ExtractionView:

@@ -1,4 +1,4 @@
-"""/v1/fine_tuning/jobs: submit, look, stop."""
+"""/v1/fine_tuning/jobs: submit, look."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from api.deps import CallerDep, PartsDep, ScopeDep, WriterDep, refuse_idempotency_key
-from api.errors import NotBuiltYet, documented
+from api.errors import documented
 from api.extraction_schemas import ExtractionSummary
 from api.extraction_views import summary_of_kind
 from api.query import METADATA, After, metadata_pairs
@@ -15,7 +15,7 @@ from api.schemas import JobSummary, JobView, ListOf, Plan
 from api.services.resolving import resolve_job
 from api.services.submit import submit
 from api.views import job_summary, job_view, page_of, resolved_head
-from shared.db.jobs import attempts, cancel_job, list_jobs, queued_jobs
+from shared.db.jobs import attempts, list_jobs, queued_jobs
 from shared.db.models import Job
 from shared.db.scope import Scope
 from shared.domain.spec import JobSpec, PlanSpec
@@ -50,26 +50,6 @@ def list_all(
 def get_one(job_id: str, scope: ScopeDep) -> JobView:
     """One job, with its freeze plan, its attempts and its result."""
     return _shown(scope, scope.get(Job, job_id))
-
-
-@router.post("/fine_tuning/jobs/{job_id}/cancel", responses=documented(403, 404, 409))
-def cancel(job_id: str, scope: ScopeDep, caller: WriterDep) -> JobView:
-    """End a job that waits at once; ask a job that runs to stop. Asking again changes nothing."""
-    return _shown(scope, cancel_job(scope, job_id, actor=f"api:{caller.key_id}"))
-
-
-@router.post("/fine_tuning/jobs/{job_id}/pause", responses=documented(404, 501))
-def pause(job_id: str, scope: ScopeDep, caller: WriterDep) -> JobView:
-    """Not yet."""
-    scope.get(Job, job_id)
-    raise NotBuiltYet("pausing a job is not supported yet; it can be cancelled")
-
-
-@router.post("/fine_tuning/jobs/{job_id}/resume", responses=documented(404, 501))
-def resume(job_id: str, scope: ScopeDep, caller: WriterDep) -> JobView:
-    """Not yet."""
-    scope.get(Job, job_id)
-    raise NotBuiltYet("resuming a job is not supported yet, as no job can be paused yet")
 
 
 @router.post("/fine_tuning/plan", response_model=Plan, responses=documented(409, 422))

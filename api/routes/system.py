@@ -1,4 +1,4 @@
-"""The service itself: its health, its metrics, its nodes, and what is not built yet."""
+"""The service itself: its health, its metrics, and what is not built yet."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from api.deps import CallerDep, PartsDep, ScopeDep
+from api.deps import CallerDep, PartsDep
 from api.errors import NotBuiltYet, documented
 from api.metrics import CONTENT_TYPE
-from api.query import After, Limit
-from api.schemas import ListOf, NodeView
-from api.views import node_view, slice_of
 from shared.db.engine import transaction
-from shared.db.inventory import all_nodes
 from shared.db.jobs import count_by_state
 from shared.db.revision import current_revision
 from shared.domain.errors import Unavailable
@@ -48,12 +44,6 @@ def metrics(parts: PartsDep) -> Response:
     with transaction(parts.engine) as session:
         jobs = count_by_state(session)
     return Response(parts.metrics.text(jobs), media_type=CONTENT_TYPE)
-
-
-@router.get("/v1/nodes", responses=documented(404))
-def nodes(scope: ScopeDep, after: After = None, limit: Limit = 1000) -> ListOf[NodeView]:
-    """The hosts that run jobs, and their slots, by name."""
-    return slice_of([node_view(node) for node in all_nodes(scope.session)], after, limit)
 
 
 @router.api_route("/v1/teams", methods=["GET", "POST"], responses=documented(501), include_in_schema=False)

@@ -173,7 +173,8 @@ def _move_on(session: Session, job: Job, outcome: Outcome, error: dict[str, Any]
             why = "The run has stopped" if outcome is Outcome.STOPPED else "The offer was withdrawn"
             to = AFTER_STOP[stop] if stop else JobState.QUEUED
             asked = f" as asked ({stop})" if stop else "; the job waits again"
-            move(session, job, to, actor=actor, reason=f"{why}{asked}.")
+            but = f"; {error['message']}" if error else ""
+            move(session, job, to, actor=actor, reason=f"{why}{asked}{but}.")
 
 
 def _after_loss(session: Session, job: Job, error: dict[str, Any] | None, actor: str) -> None:

@@ -55,11 +55,10 @@ def move(
 ) -> None:
     """Move a locked job to another state, set the times that go with it, and record the event."""
     old = transition(job, to)
-    job.stop_reason = stop_reason
+    left_for, job.stop_reason = job.stop_reason, stop_reason
     now = func.clock_timestamp()
-    # Only once: a job that comes back after a loss keeps its place in the queue.
-    if to is JobState.QUEUED and job.queued_at is None:
-        job.queued_at = now
+    if to is JobState.QUEUED:
+        _queue(job, old, left_for)
     if to is JobState.DISPATCHED and job.dispatched_at is None:
         job.dispatched_at = now
     if to is JobState.RUNNING and job.started_at is None:
@@ -76,3 +75,17 @@ def move(
         level=level,
         data={"old": old, "new": to, **({"stop_reason": stop_reason} if stop_reason else {}), **(data or {})},
     )
+
+
+def _queue(job: Job, old: JobState, left_for: StopReason | None) -> None:
+    """Its place in the queue: kept through losses and drains, the last one after a pause or a preemption.
+
+    Whoever pauses lets the others go first, and slots that were handed back must not come back at once.
+    """
+    now = func.clock_timestamp()
+    was_preempted = left_for is StopReason.PREEMPT
+    if was_preempted:
+        job.preempted_at = now
+        job.wait_reason = "has handed its slots to others, and waits a moment for them to be taken"
+    if job.queued_at is None or old is JobState.PAUSED or was_preempted:
+        job.queued_at = now

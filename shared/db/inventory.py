@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from shared.db.models import NodeRow, Slot
+from shared.db.drains import no_such_node
+from shared.db.models import Allocation, Attempt, Job, NodeRow, Slot
+from shared.db.scope import storable
+
+Holders: TypeAlias = Mapping[tuple[str, int], str]
+"""(node, slot's index) -> the job that holds the slot."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +23,28 @@ class NodeView:
 
     node: NodeRow
     slots: list[Slot]
+
+
+def one_node(session: Session, node_id: str) -> NodeView:
+    """The node of that name. Raises NotFound, naming those that are near."""
+    node = session.scalar(select(NodeRow).where(NodeRow.id == storable(node_id)))
+    if node is None:
+        raise no_such_node(session, node_id)
+    slots = session.scalars(select(Slot).where(Slot.node_id == node.id).order_by(Slot.index))
+    return NodeView(node, list(slots))
+
+
+def holders(session: Session, team_id: str | None) -> Holders:
+    """Which jobs hold which slots: those of one team, or of all for an operator (None)."""
+    query = (
+        select(Slot.node_id, Slot.index, Job.id)
+        .join(Allocation, Allocation.id == Slot.allocation_id)
+        .join(Attempt, Attempt.id == Allocation.attempt_id)
+        .join(Job, Job.id == Attempt.job_id)
+    )
+    if team_id is not None:
+        query = query.where(Job.team_id == team_id)
+    return {(node_id, index): job_id for node_id, index, job_id in session.execute(query)}
 
 
 def all_nodes(session: Session) -> list[NodeView]:

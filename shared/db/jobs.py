@@ -1,4 +1,4 @@
-"""Jobs as people see them: made, listed, cancelled, and what belongs to them."""
+"""Jobs as people see them: made, listed, and what belongs to them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from shared.db.history import move, record
 from shared.db.models import Artifact, Attempt, Checkpoint, Job, Metric
 from shared.db.paging import Order, Page, by_creation, read_page
 from shared.db.scope import Scope, storable
-from shared.domain.errors import Conflict, NotFound
-from shared.domain.job import FINAL_JOB_STATES, JobState, StopReason
+from shared.domain.errors import NotFound
+from shared.domain.job import JobState
 
 
 def add_job(scope: Scope, job: Job, *, actor: str) -> None:
@@ -40,40 +40,6 @@ def list_jobs(
     for key, value in metadata.items():
         query = query.where(Job.spec["metadata"][storable(key)].astext.is_not_distinct_from(value))
     return read_page(scope.session, by_creation(query, Job, last, order), limit)
-
-
-def cancel_job(scope: Scope, job_id: str, *, actor: str) -> Job:
-    """End a waiting job, ask a running one to stop; asking again changes nothing.
-
-    Raises Conflict when it is over.
-    """
-    job = scope.get(Job, job_id, lock=True)
-    if job.state in FINAL_JOB_STATES:
-        raise Conflict(f"job {job.id} is over already: {job.state}", code="job_is_final")
-    if job.state is JobState.STOPPING:
-        _stop_for_good(scope.session, job, actor)
-    elif job.state in (JobState.DISPATCHED, JobState.RUNNING):
-        move(
-            scope.session,
-            job,
-            JobState.STOPPING,
-            actor=actor,
-            reason="cancel asked for",
-            stop_reason=StopReason.CANCEL,
-        )
-    else:
-        job.wait_reason = None
-        move(scope.session, job, JobState.CANCELLED, actor=actor, reason="cancelled before it ran")
-    scope.session.flush()
-    scope.session.refresh(job)
-    return job
-
-
-def _stop_for_good(session: Session, job: Job, actor: str) -> None:
-    """A job that was leaving for another reason will not come back."""
-    if job.stop_reason is not StopReason.CANCEL:
-        record(session, job, "note", f"cancel asked for, in place of {job.stop_reason}", actor=actor)
-        job.stop_reason = StopReason.CANCEL
 
 
 def attempts(scope: Scope, job_id: str) -> list[Attempt]:

@@ -139,6 +139,7 @@ class NodeRow(Base):
     """A host with slots. `incarnation` is new with each start of its worker."""
 
     __tablename__ = "nodes"
+    __table_args__ = (CheckConstraint("(drained_at is null) = (drained_by is null)", name="drained"),)
 
     id: Mapped[str] = mapped_column(primary_key=True, doc="the node's name, as the operator gave it")
     incarnation: Mapped[UUID]
@@ -151,6 +152,8 @@ class NodeRow(Base):
     models: Mapped[list[list[str]]] = mapped_column(JSONB, doc="[name, hash] of the registered models here")
     state: Mapped[NodeState]
     suspect_until: Mapped[datetime | None] = mapped_column(doc="no sooner is it ready again")
+    drained_by: Mapped[str | None] = mapped_column(doc="who took it away, as the actor of an event")
+    drained_at: Mapped[datetime | None] = mapped_column(doc="no worker undoes it, only who undrains it")
     registered_at: Mapped[datetime] = mapped_column(server_default=NOW)
     last_seen_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
@@ -209,6 +212,9 @@ class Job(Base):
     freeze_plan: Mapped[dict[str, Any] | None] = mapped_column(
         JSONB(none_as_null=True), doc="null where nothing is trained"
     )
+    changes: Mapped[list[dict[str, Any]]] = mapped_column(
+        JSONB, server_default=text("'[]'"), doc="what was changed while it was paused, in their order"
+    )
     priority: Mapped[int] = mapped_column(server_default="0")
     devices_per_node: Mapped[int]
     nodes: Mapped[int]
@@ -225,7 +231,8 @@ class Job(Base):
     result: Mapped[dict[str, Any] | None] = mapped_column(doc="result.json")
     error: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
-    queued_at: Mapped[datetime | None]
+    queued_at: Mapped[datetime | None] = mapped_column(doc="its place in the queue")
+    preempted_at: Mapped[datetime | None] = mapped_column(doc="when it last handed its slots back")
     dispatched_at: Mapped[datetime | None] = mapped_column(doc="of the first attempt")
     started_at: Mapped[datetime | None] = mapped_column(doc="when the first attempt ran")
     trained_at: Mapped[datetime | None] = mapped_column(

@@ -13,23 +13,12 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from shared.db.clock import seconds_ago
-from shared.db.endings import finish, lock_allocations, settle, withdraw_offers
-from shared.db.fence import lock_attempt
-from shared.db.history import move
+from shared.db.drains import unless_drained
+from shared.db.endings import finish
 from shared.db.models import Allocation, Attempt, NodeRow, RegisteredModel, Slot
 from shared.domain.errors import Conflict
 from shared.domain.events import ErrorReport
-from shared.domain.job import (
-    LIVE_ALLOCATION_STATES,
-    LIVE_ATTEMPT_STATES,
-    AllocationState,
-    JobState,
-    NodeState,
-    Outcome,
-    SlotState,
-    StopReason,
-    transition,
-)
+from shared.domain.job import AllocationState, NodeState, Outcome, SlotState, transition
 
 
 @dataclass(frozen=True)
@@ -82,7 +71,8 @@ def register(session: Session, facts: NodeFacts, incarnation: UUID, *, taken_for
         "last_seen_at": func.clock_timestamp(),
     }
     node = upsert(NodeRow).values(id=facts.id, **values)
-    session.execute(node.on_conflict_do_update(index_elements=["id"], set_=values))
+    taken_over = {**values, "state": unless_drained(literal(NodeState.READY, NodeRow.state.type))}
+    session.execute(node.on_conflict_do_update(index_elements=["id"], set_=taken_over))
     rows = [{"node_id": facts.id, "index": n, "state": SlotState.FREE} for n in range(facts.n_slots)]
     session.execute(upsert(Slot).values(rows).on_conflict_do_nothing())
     session.execute(
@@ -114,7 +104,7 @@ def _refuse_a_taken_name(session: Session, facts: NodeFacts, taken_for_s: float)
 def beat(session: Session, node_id: str, incarnation: UUID, *, reachable: bool) -> bool:
     """The node is heard of. `reachable`: it hears its queue too. False: another worker took the node over.
 
-    A suspect node is ready again when its time is over; a leaving one stays so.
+    A suspect node is ready again when its time is over; a leaving one stays so, as does a drained one.
     """
     over = or_(NodeRow.suspect_until.is_(None), NodeRow.suspect_until < func.clock_timestamp())
     ready = literal(NodeState.READY, NodeRow.state.type)
@@ -127,7 +117,7 @@ def beat(session: Session, node_id: str, incarnation: UUID, *, reachable: bool) 
     heard = session.scalar(
         update(NodeRow)
         .where(NodeRow.id == node_id, NodeRow.incarnation == incarnation)
-        .values(last_seen_at=func.clock_timestamp(), state=state)
+        .values(last_seen_at=func.clock_timestamp(), state=unless_drained(state))
         .returning(NodeRow.id)
         .execution_options(synchronize_session=False)
     )
@@ -182,43 +172,6 @@ def give_up(session: Session, held: Held, *, actor: str) -> bool:
         clean=False,
         actor=actor,
     )
-
-
-def start_drain(session: Session, node_id: str, incarnation: UUID) -> list[UUID]:
-    """The node takes no more offers. Returns the tokens of the attempts that have a share there."""
-    session.execute(
-        update(NodeRow)
-        .where(NodeRow.id == node_id, NodeRow.incarnation == incarnation)
-        .values(state=NodeState.DRAINING)
-    )
-    return list(
-        session.scalars(
-            select(Attempt.lease_token)
-            .join(Allocation)
-            .where(
-                Allocation.node_id == node_id,
-                Allocation.state.in_(LIVE_ALLOCATION_STATES),
-                Attempt.state.in_(LIVE_ATTEMPT_STATES),
-            )
-        )
-    )
-
-
-def leave(session: Session, token: UUID, *, node_id: str) -> None:
-    """Ask an attempt's job to leave the node: it checkpoints and waits again, with no attempt used up."""
-    found = lock_attempt(session, token)
-    if found is None:
-        return
-    job, attempt = found
-    allocations = lock_allocations(session, attempt)
-    if all(one.state not in LIVE_ALLOCATION_STATES for one in allocations):
-        return
-    if job.state is JobState.RUNNING:
-        reason = f"The node {node_id} is leaving."
-        move(session, job, JobState.STOPPING, actor=node_id, reason=reason, stop_reason=StopReason.DRAIN)
-    elif job.state is JobState.DISPATCHED:
-        withdraw_offers(session, allocations)
-        settle(session, job, attempt, allocations, actor=node_id)
 
 
 def undescribed(session: Session, models: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

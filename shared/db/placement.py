@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import and_, func, select, update
+from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from shared.db.clock import seconds_ago
@@ -43,13 +43,13 @@ def lock_pass(session: Session) -> bool:
 
 
 def load_nodes(session: Session, *, heard_within_s: float) -> list[Node]:
-    """Every node that is not leaving or lost. One that is suspect or silent shows no free slots."""
+    """Every node that is not lost. One that is leaving, suspect or silent shows no free slots."""
     fit = and_(NodeRow.state == NodeState.READY, NodeRow.last_seen_at > seconds_ago(heard_within_s))
     free = func.array_agg(Slot.index).filter(and_(Slot.state == SlotState.FREE, fit))
     rows = session.execute(
         select(NodeRow.id, NodeRow.accelerator, NodeRow.models, func.count(), free)
         .join(Slot, Slot.node_id == NodeRow.id)
-        .where(NodeRow.state.in_((NodeState.READY, NodeState.SUSPECT)))
+        .where(NodeRow.state != NodeState.LOST)
         .group_by(NodeRow.id)
     )
     return [
@@ -72,8 +72,11 @@ class Queue:
     reasons: dict[str, str | None]
 
 
-def load_queue(session: Session) -> Queue:
-    """All queued jobs; of `resolved`, which may be large, only the network that is trained."""
+def load_queue(session: Session, *, yield_s: float = 0.0) -> Queue:
+    """All queued jobs but those that handed their slots to others less than `yield_s` seconds ago.
+
+    Of `resolved`, which may be large, only the network that is trained.
+    """
     rows = session.execute(
         select(
             Job.id,
@@ -84,7 +87,10 @@ def load_queue(session: Session) -> Queue:
             Job.accelerator,
             Job.wait_reason,
             Job.resolved["target"].label("target"),
-        ).where(Job.state == JobState.QUEUED)
+        ).where(
+            Job.state == JobState.QUEUED,
+            or_(Job.preempted_at.is_(None), Job.preempted_at <= seconds_ago(yield_s)),
+        )
     ).all()
     waiting = [
         Waiting(

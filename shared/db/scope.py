@@ -32,6 +32,11 @@ class Scope:
         """The same team's jobs of another kind, or of every kind."""
         return replace(self, kind=kind)
 
+    def of_owner(self, job_id: str) -> Scope:
+        """The scope of the team whose job this is, for operators alone; this one if there is no such job."""
+        owner = self.session.scalar(select(Job.team_id).where(Job.id == storable(job_id)))
+        return replace(self, team_id=owner or self.team_id)
+
     def select(self, entity: type[Owned]) -> Select[Owned]:
         """The team's jobs, or the team's files that were not deleted."""
         query = select(entity).where(entity.team_id == self.team_id)

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from shared.db.artifact_rows import stored_artifacts
 from shared.db.models import Artifact, Attempt, Checkpoint, File, Job
 from shared.domain.activations import StoredFile, is_shard
+from shared.domain.changes import SpecChange
 from shared.domain.errors import NotFound
 from shared.domain.events import CheckpointManifest
 from shared.domain.extraction import ResolvedExtraction
@@ -81,6 +82,7 @@ class Work:
     base_model: BaseModel | None
     checkpoints: tuple[ResumePoint, ...]
     shards: tuple[StoredFile, ...] = ()
+    changes: tuple[SpecChange, ...] = ()
 
     @property
     def resume_from(self) -> ResumePoint | None:
@@ -116,6 +118,7 @@ def load_work(session: Session, token: UUID) -> Work:
         base_model=_base_model(session, resolved),
         checkpoints=_checkpoints(session, job.id),
         shards=_shards(session, job.id) if is_extraction else (),
+        changes=tuple(SpecChange.model_validate(change) for change in job.changes),
     )
 
 

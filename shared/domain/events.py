@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter
 
 from shared.domain.activations import ActivationsWanted, SavedActivations
+from shared.domain.changes import HeldFrom, SpecChange
 from shared.domain.data_set import ArchiveFormat
 from shared.domain.delta import ModelBase, TrainedPart
 from shared.domain.freeze import FreezePlan, FreezeSpec
@@ -95,6 +96,9 @@ class TrainerSpec(Shape):
     resume_from: str | None = Field(None, description="a checkpoint's folder")
     max_duration_s: float | None = None
     capture: ActivationsWanted | None = Field(None, description="of the kept model on the validation data")
+    changes: list[SpecChange] = Field(
+        default_factory=list, description="made while the job was paused; the fields above have them"
+    )
 
 
 class StopRequest(Shape):
@@ -382,6 +386,9 @@ class TrainingResult(Shape):
     stopped_early: bool
     evaluation: Evaluation | None
     activations: SavedActivations | None = Field(None, description="what `capture` asked for")
+    changes: list[HeldFrom] = Field(
+        default_factory=list, description="by what the run trained otherwise, and from which step on"
+    )
     seconds: dict[str, float] = Field(description="of each phase of the run")
     versions: dict[str, str]
     decisions: dict[str, str] = Field(description="what was left to Thaw, and why it chose so")

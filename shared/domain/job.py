@@ -70,7 +70,7 @@ class NodeState(StrEnum):
 
     READY = "ready"
     SUSPECT = "suspect"  # let an offer pass unanswered: gets none until it is heard again
-    DRAINING = "draining"  # finishes what it has, gets no more
+    DRAINING = "draining"  # an operator or its own worker takes it away: its jobs leave, it gets no more
     LOST = "lost"  # not heard for longer than a lease
 
 
@@ -87,13 +87,13 @@ class Outcome(StrEnum):
 _J, _A, _L, _S = JobState, AttemptState, AllocationState, SlotState
 
 JOB_TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
-    _J.VALIDATING_FILES: frozenset({_J.QUEUED, _J.FAILED, _J.CANCELLED}),
+    _J.VALIDATING_FILES: frozenset({_J.QUEUED, _J.PAUSED, _J.FAILED, _J.CANCELLED}),
     _J.QUEUED: frozenset({_J.DISPATCHED, _J.PAUSED, _J.FAILED, _J.CANCELLED}),
     _J.DISPATCHED: frozenset({_J.RUNNING, _J.STOPPING, _J.QUEUED, _J.FAILED, _J.CANCELLED, _J.PAUSED}),
     _J.RUNNING: frozenset({_J.STOPPING, _J.QUEUED, _J.SUCCEEDED, _J.FAILED}),
     # A result that was ready before the stop was seen still counts.
     _J.STOPPING: frozenset({_J.CANCELLED, _J.PAUSED, _J.QUEUED, _J.SUCCEEDED, _J.FAILED}),
-    _J.PAUSED: frozenset({_J.QUEUED, _J.CANCELLED}),
+    _J.PAUSED: frozenset({_J.QUEUED, _J.VALIDATING_FILES, _J.CANCELLED}),
     _J.SUCCEEDED: frozenset(),
     _J.FAILED: frozenset(),
     _J.CANCELLED: frozenset(),
@@ -138,6 +138,11 @@ STOP_GRACE_S: Mapping[StopReason, float] = {
     StopReason.PREEMPT: 300.0,
     StopReason.DRAIN: 300.0,
 }
+
+
+# A preempted job is not placed again for so long: else, first in the queue, it would take back the slots that
+# others were to have.
+YIELD_S = 30.0
 
 
 class Stateful(Protocol[State]):

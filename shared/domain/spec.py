@@ -18,6 +18,10 @@ Keep = Literal["best", "last"]
 Normalize = Literal["imagenet", "none"]
 TaskName = Literal["classification", "multilabel", "segmentation", "reconstruction", "custom"]
 ImageSide = Annotated[int, Field(ge=8, le=2048)]
+NEpochs = Annotated[int, Field(ge=1, le=10_000)]
+LearningRate = Annotated[float, Field(gt=0, le=10)]
+Priority = Annotated[int, Field(ge=-1000, le=1000)]
+DurationS = Annotated[int, Field(ge=1, le=30 * 24 * 3600)]
 
 
 class Strict(BaseModel):
@@ -36,9 +40,9 @@ class HeadSpec(Strict):
 class Hyperparameters(Strict):
     """How to train. `batch_size` is global: the ranks share it."""
 
-    n_epochs: Annotated[int, Field(ge=1, le=10_000)] | Auto = "auto"
+    n_epochs: NEpochs | Auto = "auto"
     batch_size: Annotated[int, Field(ge=1, le=65_536)] | Auto = "auto"
-    learning_rate: Annotated[float, Field(gt=0, le=10)] | Auto = "auto"
+    learning_rate: LearningRate | Auto = "auto"
     optimizer: Literal["adamw", "sgd"] = "adamw"
     momentum: float | None = Field(None, ge=0, lt=1, description="sgd only; 0.9 when left out")
     weight_decay: float = Field(0.0001, ge=0, le=10)
@@ -127,8 +131,8 @@ class AnyJobSpec(Strict):
     wait_for_model: bool = Field(False, description="with ftjob-...: wait for that job instead of 409")
     weights: str | None = Field(None, min_length=1, max_length=200)
     resources: Resources = Field(default_factory=Resources)
-    priority: int = Field(0, ge=-1000, le=1000)
-    max_duration_s: int | None = Field(None, ge=1, le=30 * 24 * 3600)
+    priority: Priority = 0
+    max_duration_s: DurationS | None = None
     seed: int = Field(0, ge=0, lt=2**31)
     suffix: str | None = Field(None, min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")
     metadata: Metadata | None = None

@@ -15,9 +15,17 @@ from shared.settings import Settings
 from worker.lease import Lease
 
 
-@pytest.mark.parametrize(("reason", "is_bounded"), [(StopReason.CANCEL, True), (StopReason.PAUSE, False)])
-def test_a_cancelled_run_has_its_grace_to_wait_for_the_store(
-    settings: Settings, tmp_path: Path, reason: StopReason, is_bounded: bool
+@pytest.mark.parametrize(
+    ("reason", "grace_s"),
+    [
+        (StopReason.CANCEL, 0.3),
+        (StopReason.DRAIN, 3.0),
+        (StopReason.PREEMPT, math.inf),
+        (StopReason.PAUSE, math.inf),
+    ],
+)
+def test_a_run_that_must_be_gone_has_its_grace_to_wait_for_the_store(
+    settings: Settings, tmp_path: Path, reason: StopReason, grace_s: float
 ) -> None:
     settings.time_scale = 0.01
     engine = make_engine(settings.database_url.get_secret_value())
@@ -27,5 +35,7 @@ def test_a_cancelled_run_has_its_grace_to_wait_for_the_store(
         assert lease.patience_left_s() == math.inf
         world.stop(claimed.job_id, reason)
         eventually(lambda: lease.stop_reason is reason)
-        assert (lease.patience_left_s() <= 0.3) is is_bounded
+        left_s = lease.patience_left_s()
+        assert left_s <= grace_s
+        assert math.isinf(left_s) is math.isinf(grace_s)
     engine.dispose()

@@ -6,12 +6,13 @@ import hashlib
 import math
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from waiting import eventually
 
-from shared.artifacts import open_store
+from shared.artifacts import StoreUnavailable, open_store
 from shared.db.leases import Claim, StoredArtifact
 from shared.domain.events import CheckpointLine, CheckpointManifest, ManifestEntry, ShardLine
 from worker.run_files import NotAPlainFile
@@ -118,6 +119,36 @@ def test_a_cancelled_run_does_not_wait_for_a_store_that_is_away(beside: Beside) 
         begun = time.monotonic()
         uploads.finish()
         assert time.monotonic() - begun < 10
+    assert beside.recorded == []
+
+
+def test_the_last_checkpoint_of_a_stopped_run_is_kept_through_any_patience(beside: Beside) -> None:
+    aside = beside.folder.with_name("aside")
+    with beside.uploads() as uploads, ThreadPoolExecutor(1) as pool:
+        beside.folder.rename(aside)
+        beside.folder.touch()
+        uploads.add(beside.checkpoint(1))
+        uploads.add(beside.checkpoint(2))
+        finishing = pool.submit(uploads.finish, keep_newest=True)
+        eventually(lambda: beside.tries >= 4, within_s=10)
+        assert not finishing.done()
+        assert not uploads.has_stored_newest
+        beside.folder.unlink()
+        aside.rename(beside.folder)
+        finishing.result(timeout=30)
+        assert uploads.has_stored_newest
+    assert beside.recorded == [2], "the one before it had its time"
+
+
+def test_a_stopped_run_that_must_be_gone_says_that_its_checkpoint_is_not_stored(beside: Beside) -> None:
+    beside.seconds_left = 0.0
+    with beside.uploads() as uploads:
+        beside.folder.rename(beside.folder.with_name("aside"))
+        beside.folder.touch()
+        uploads.add(beside.checkpoint(1))
+        with pytest.raises(StoreUnavailable):
+            uploads.finish(keep_newest=True)
+        assert not uploads.has_stored_newest
     assert beside.recorded == []
 
 

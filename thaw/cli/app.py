@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from thaw.cli import files, jobs, models, nodes, results, unbuilt
+from thaw.cli import files, jobs, models, nodes, results, stops, unbuilt
 from thaw.cli.extract import extract
 from thaw.cli.plan import plan
 from thaw.cli.predict import predict
@@ -18,8 +18,10 @@ def build() -> typer.Typer:
     """The whole command line."""
     app = _group()
     app.callback()(remember)
-    for command in (up, submit, plan, extract, watch, jobs.show, jobs.cancel, jobs.logs, jobs.metrics):
+    for command in (up, submit, plan, extract, watch, jobs.show, jobs.logs, jobs.metrics):
         app.command()(command)
+    for stop in (stops.cancel, stops.pause, stops.resume, stops.preempt):
+        app.command()(stop)
     app.command("list")(jobs.list_jobs)
     app.command()(jobs.queue)
     app.command()(results.download)
@@ -50,7 +52,8 @@ def _models() -> typer.Typer:
 def _nodes() -> typer.Typer:
     group = _group(help="The hosts that jobs run on.")
     group.command("list")(nodes.list_nodes)
-    group.command("drain", context_settings=unbuilt.TAKES_ANYTHING, hidden=True)(unbuilt.not_yet)
+    for command in (nodes.show, nodes.drain, nodes.undrain):
+        group.command()(command)
     return group
 
 

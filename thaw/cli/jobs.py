@@ -1,4 +1,4 @@
-"""The commands that read or end one job, or list them."""
+"""The commands that read one job, or list them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from thaw.cli.extract import extraction_facts
-from thaw.cli.output import Json, as_json, line, screen, table, when
+from thaw.cli.output import Json, as_json, screen, table, when
 from thaw.cli.plan_tree import counts
 from thaw.cli.session import server
 from thaw.cli.watch import JobId
@@ -68,16 +68,6 @@ def show(ctx: typer.Context, job_id: JobId, json: Json = False) -> None:
         console.print(f"{name:<14} {value}")
 
 
-def cancel(ctx: typer.Context, job_id: JobId, json: Json = False) -> None:
-    """Ask a job to end. A running one stops at its next step."""
-    with server(ctx) as thaw:
-        job = thaw.jobs.cancel(job_id)
-    if json:
-        as_json(dict(job.raw))
-    else:
-        line(f"{job.id} {job.phase}")
-
-
 def logs(
     ctx: typer.Context,
     job_id: JobId,
@@ -131,6 +121,10 @@ def _facts(job: Job) -> Iterator[tuple[str, str]]:
     yield "state", "  ".join(Figures.of(job).parts())
     if reason := job.raw.get("wait_reason"):
         yield "waits", str(reason)
+    if job.phase == "paused":
+        yield "paused", f"holds no slots; `thaw resume {job.id}` goes on from its last checkpoint"
+    for change in job.raw.get("changes") or ():
+        yield "changed", f"{change['field']} {change['old']} -> {change['new']}, {when(change['time'])} UTC"
     yield from extraction_facts(job) if kind_of(job.id) is Kind.FEATURE_EXTRACTION else _training_facts(job)
     yield "created", f"{when(job.raw['created_at'])} UTC"
     if finished := job.raw.get("finished_at"):

@@ -1,15 +1,17 @@
-"""`thaw node list`: the hosts that jobs run on."""
+"""`thaw node`: the hosts that jobs run on, and taking one away in order."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from thaw.cli.output import Json, as_json, table
+from thaw.cli.output import Json, as_json, line, screen, table, when
 from thaw.cli.session import server
+
+NodeId = Annotated[str, typer.Argument(metavar="ID", help="The node, as `thaw node list` names it.")]
 
 
 def list_nodes(ctx: typer.Context, json: Json = False) -> None:
@@ -19,8 +21,60 @@ def list_nodes(ctx: typer.Context, json: Json = False) -> None:
     if json:
         as_json(found)
         return
-    rows = ((node["id"], node["state"], node["accelerator"], _slots(node["slots"])) for node in found)
+    rows = ((node["id"], _state(node), node["accelerator"], _slots(node["slots"])) for node in found)
     table(("id", "state", "accelerator", "slots"), rows)
+
+
+def show(ctx: typer.Context, node_id: NodeId, json: Json = False) -> None:
+    """One node, and which of the team's jobs hold its slots."""
+    with server(ctx) as thaw:
+        node = thaw.node(node_id)
+    if json:
+        as_json(node)
+        return
+    console = screen()
+    facts = (
+        ("node", node["id"]),
+        ("state", _state(node)),
+        ("accelerator", node["accelerator"]),
+        ("models", ", ".join(node["models"]) or "none registered"),
+        ("last heard", f"{when(node['last_seen_at'])} UTC"),
+    )
+    for name, value in facts:
+        console.print(f"{name:<14} {value}")
+    table(
+        ("slot", "state", "job"), ((slot["index"], slot["state"], slot["job_id"]) for slot in node["slots"])
+    )
+
+
+def drain(ctx: typer.Context, node_id: NodeId, json: Json = False) -> None:
+    """For operators: give a node no more work until it is undrained, and have its jobs leave it.
+
+    They write a checkpoint and wait again, with no attempt used up.
+    """
+    with server(ctx) as thaw:
+        node = thaw.drain(node_id)
+    _tell(node, json)
+
+
+def undrain(ctx: typer.Context, node_id: NodeId, json: Json = False) -> None:
+    """For operators: give a drained node work again, from its next heartbeat on."""
+    with server(ctx) as thaw:
+        node = thaw.undrain(node_id)
+    _tell(node, json)
+
+
+def _tell(node: Mapping[str, Any], json: bool) -> None:
+    if json:
+        as_json(node)
+    else:
+        line(f"{node['id']} {_state(node)}")
+
+
+def _state(node: Mapping[str, Any]) -> str:
+    """The state; of a node that an operator has drained, since when."""
+    since = node.get("drained_at")
+    return f"{node['state']}, drained since {when(since)} UTC" if since else str(node["state"])
 
 
 def _slots(slots: Collection[Mapping[str, Any]]) -> str:

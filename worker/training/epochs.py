@@ -11,6 +11,7 @@ from torch import Tensor
 
 from shared.domain.events import Evaluation, PhaseAccount, ValidationLine
 from shared.domain.job import StopReason
+from worker.training.changed import from_the_start
 from worker.training.errors import TrainingFailed
 from worker.training.evaluation import evaluate
 from worker.training.mixing import check_samples_apart
@@ -37,7 +38,7 @@ class Epochs:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._taken_up: TakenUp | None = None
-        self.state = RunState()
+        self.state = RunState(changes=from_the_start(run.spec.changes))
         if run.spec.resume_from is not None:
             self.state, self._taken_up = take_up(run, Path(run.spec.resume_from))
         settings = run.spec.hyperparameters

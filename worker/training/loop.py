@@ -133,6 +133,7 @@ def _save_result(
         stopped_early=epochs.stopped_early,
         evaluation=state.kept.evaluation if state.kept else None,
         activations=captured,
+        changes=state.changes,
         seconds={phase: round(seconds, 3) for phase, seconds in run.progress.seconds.items()},
         versions=versions(),
         decisions=decisions(run, state, phases),

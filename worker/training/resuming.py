@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from shared.domain.events import CheckpointLine
+from worker.training.changed import tell_of_changes
 from worker.training.checkpoints import write_checkpoint
 from worker.training.generators import restore_generators, save_generators, seed_generators
 from worker.training.phases import Phases
@@ -35,13 +36,14 @@ class TakenUp:
 
 def take_up(run: Run, folder: Path) -> tuple[RunState, TakenUp]:
     """Puts the checkpoint's tensors into the model. Raises TrainingFailed for one of another run."""
-    state, checkpoint = from_checkpoint(folder, run.identity, run.ranks)
+    state, checkpoint = from_checkpoint(folder, run.identity, run.ranks, run.spec.changes)
     put_back(run.model, checkpoint.moving)
     for phase, seconds in checkpoint.state["seconds"].items():
         run.progress.seconds[phase] = run.progress.seconds.get(phase, 0.0) + seconds
     run.progress.note(
         "resumed", f"going on from step {state.step}, epoch {state.epoch}", {"step": state.step}
     )
+    tell_of_changes(run.progress, state.changes, state.step)
     return state, TakenUp(checkpoint.state["phase"], checkpoint.state["generators"])
 
 

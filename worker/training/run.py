@@ -54,7 +54,8 @@ class Run:
             plan_hash=hash_of_plan(self.spec.freeze_plan),
             n_train_samples=len(self.data.order.indices),
             batch_size=self.spec.hyperparameters.batch_size,
-            total_steps=self.total_steps,
+            n_epochs=self.spec.hyperparameters.n_epochs,
+            learning_rate=self.spec.hyperparameters.learning_rate,
         )
 
     def phase_at(self, epoch: int) -> PlanPhase:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shared.domain.changes import HeldFrom, SpecChange
 from shared.domain.events import Evaluation
+from worker.training.changed import differences, held_from, refuse_unexplained
 from worker.training.checkpoints import Checkpoint, read_checkpoint
 from worker.training.errors import TrainingFailed
 from worker.training.freezing import named_tensors
@@ -47,6 +49,7 @@ class RunState:
     history: list[dict[str, Any]] = field(default_factory=list)
     kept: Kept | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    changes: list[HeldFrom] = field(default_factory=list)
 
     @property
     def best_epoch(self) -> int | None:
@@ -67,13 +70,14 @@ class RunState:
 
 @dataclass(frozen=True)
 class Identity:
-    """What must be the same for a checkpoint to fit a run."""
+    """What must be the same for a checkpoint to fit a run, but for what the job was changed in."""
 
     frozen_hash: str
     plan_hash: str
     n_train_samples: int
     batch_size: int
-    total_steps: int
+    n_epochs: int
+    learning_rate: float
 
 
 def moving_tensors(model: nn.Module, frozen: frozenset[str]) -> Moving:
@@ -115,6 +119,7 @@ def to_checkpoint(
         "history": state.history,
         "kept": kept and {"epoch": kept.epoch, "step": kept.step, "evaluation": kept.evaluation.model_dump()},
         "seconds": state.seconds,
+        "changes": [change.model_dump() for change in state.changes],
         "phase": dict(phase),
         "generators": dict(generators),
     }
@@ -122,8 +127,10 @@ def to_checkpoint(
     return Checkpoint(moving=moving, best=None if is_same or kept is None else kept.moving, state=plain)
 
 
-def from_checkpoint(folder: Path, identity: Identity, ranks: Ranks) -> tuple[RunState, Checkpoint]:
-    """Reads a checkpoint and refuses one of another run."""
+def from_checkpoint(
+    folder: Path, identity: Identity, ranks: Ranks, changes: Sequence[SpecChange] = ()
+) -> tuple[RunState, Checkpoint]:
+    """Reads a checkpoint and refuses one of another run; `changes` may have made this run another."""
     checkpoint = read_checkpoint(folder)
     saved = checkpoint.state
     if saved.get("layout") != LAYOUT:
@@ -132,14 +139,17 @@ def from_checkpoint(folder: Path, identity: Identity, ranks: Ranks) -> tuple[Run
             code="checkpoint_mismatch",
             hint="start the job anew, or go on with the version that wrote it",
         )
-    _check_identity(saved["identity"], identity)
+    differing = differences(saved["identity"], asdict(identity))
+    refuse_unexplained(differing, changes)
     state = RunState(
         **saved["position"],
         partial=Sums(**saved["partial"]),
         history=saved["history"],
         kept=_read_kept(checkpoint) if saved["kept"] is not None else None,
         seconds=saved["seconds"],
+        changes=[HeldFrom.model_validate(change) for change in saved.get("changes", ())],
     )
+    state.changes += held_from(differing, state.step)
     if state.kept is not None and not ranks.is_first:
         state.kept.moving = None
     return state, checkpoint
@@ -154,12 +164,3 @@ def _read_kept(checkpoint: Checkpoint) -> Kept:
         evaluation=Evaluation.model_validate(saved["evaluation"]),
         moving=checkpoint.moving if is_same else checkpoint.best,
     )
-
-
-def _check_identity(saved: Mapping[str, Any], identity: Identity) -> None:
-    own = asdict(identity)
-    differing = [f"{key}: {saved[key]} there, {own[key]} here" for key in own if saved[key] != own[key]]
-    if differing:
-        raise TrainingFailed(
-            f"the checkpoint is of another run: {'; '.join(differing)}", code="checkpoint_mismatch"
-        )

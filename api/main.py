@@ -64,7 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _make_parts(settings: Settings) -> Parts:
-    engine = make_engine(settings.database_url.get_secret_value(), pool_size=20)
+    engine = make_engine(settings.database_url.get_secret_value(), statement_timeout_s=10, pool_size=20)
     head = ScriptDirectory(str(_MIGRATIONS)).get_current_head()
     assert head is not None, "there are migrations beside this package"
     return Parts(

@@ -24,7 +24,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     _check_queue(settings)
-    engine = make_engine(settings.database_url.get_secret_value(), pool_size=2)
+    engine = make_engine(settings.database_url.get_secret_value(), statement_timeout_s=10, pool_size=2)
     app = make_app(settings.redis_url.get_secret_value())
     Scheduler(engine, app, settings).run(stop)
     engine.dispose()

@@ -23,7 +23,7 @@ from scheduler.reconciling import (
 from scheduler.steady import SteadyView
 from shared.db.placement import Offer
 from shared.db.steps import run_step
-from shared.queue import publish
+from shared.queue import is_reachable, publish, redis_client
 from shared.settings import Settings
 
 _LONGEST_BACK_OFF_S = 5.0
@@ -41,6 +41,8 @@ class Scheduler:
             needed_s=settings.scaled(settings.lease_s), largest_gap_s=settings.scaled(settings.renew_s)
         )
         self._reconcile_at = 0.0
+        self._queue = redis_client(settings.redis_url.get_secret_value())
+        self._queue_is_away = False
 
     def run(self, stop: Event) -> None:
         """Work until `stop` is set."""
@@ -60,16 +62,24 @@ class Scheduler:
         admit_jobs(self._engine)
         let_go_stopped_offers(self._engine)
         vacate_drained_nodes(self._engine)
-        self._publish(run_step(self._engine, place_jobs, self._settings))
+        if self._may_offer():
+            self._publish(run_step(self._engine, place_jobs, self._settings))
         self._view.seen(time.monotonic())
         if time.monotonic() >= self._reconcile_at:
             self._reconcile()
             self._reconcile_at = time.monotonic() + self._settings.scaled(self._settings.reconcile_s)
 
     def _reconcile(self) -> None:
-        self._publish(answer_silence(self._engine, self._settings))
+        if self._may_offer():
+            self._publish(answer_silence(self._engine, self._settings))
         if self._view.is_steady(time.monotonic()):
             expire_the_lost(self._engine, self._settings)
+
+    def _may_offer(self) -> bool:
+        """Whether an offer would be heard of: no jobs are placed, nor nodes suspected, behind a cut line."""
+        if self._queue_is_away:
+            self._queue_is_away = not is_reachable(self._queue)
+        return not self._queue_is_away
 
     def _publish(self, offers: Iterable[Offer]) -> None:
         """What cannot be published is no loss: an offer without an answer is made anew."""
@@ -82,6 +92,7 @@ class Scheduler:
                     dispatch_seq=offer.dispatch_seq,
                 )
             except QueueAway as error:
+                self._queue_is_away = True
                 self._log.error("the queue is away", allocation=offer.allocation_id, error=str(error))
                 return
             self._log.info("offered", allocation=offer.allocation_id, node=offer.node_id)

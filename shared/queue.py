@@ -11,6 +11,8 @@ from kombu.entity import Queue
 
 RUN_ALLOCATION = "thaw.run_allocation"
 _TIMEOUT_S = 3.0
+# Kombu drops a consumer's connection whose answer is overdue by this, and looks as often.
+_HEALTH_CHECK_S = 5
 _OLDEST_REDIS = (6, 2)
 
 
@@ -34,6 +36,8 @@ def make_app(redis_url: str) -> Celery:
             "socket_connect_timeout": _TIMEOUT_S,
             "socket_timeout": _TIMEOUT_S,  # else a Redis that hangs holds up whoever publishes
             "max_retries": 0,
+            "socket_keepalive": True,
+            "health_check_interval": _HEALTH_CHECK_S,
         },
     )
     return app
@@ -68,6 +72,14 @@ def is_reachable(client: redis.Redis) -> bool:
         return bool(client.ping())
     except redis.RedisError:
         return False
+
+
+def n_messages(client: redis.Redis, node_id: str) -> int:
+    """How many messages lie in the node's queue; 0 when Redis does not say."""
+    try:
+        return int(client.llen(node_queue(node_id).name))
+    except redis.RedisError:
+        return 0
 
 
 def check_redis(client: redis.Redis) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from threading import Event, Thread
 from typing import Any
 from uuid import uuid4
@@ -20,6 +21,7 @@ from shared.db.steps import run_step
 from shared.queue import is_reachable, node_queue
 from shared.settings import Settings
 from worker.devices import Devices
+from worker.ears import Ears
 from worker.handling import forget, is_handled, left_behind
 from worker.home import home_id
 from worker.registered import registered_models
@@ -34,8 +36,8 @@ class Node:
         self._settings = settings
         self._devices = devices
         self._engine = engine
-        self._queue = queue
         self._asked_to_leave = Event()
+        self._hears: Callable[[], bool] = lambda: is_reachable(queue)
         self._log = structlog.stdlib.get_logger(__name__)
 
     def register(self) -> None:
@@ -50,8 +52,9 @@ class Node:
         self._give_back()
         self._forget_the_ended()
 
-    def keep_beating(self) -> None:
-        """Beat in a thread of its own until the process ends."""
+    def keep_beating(self, ears: Ears) -> None:
+        """Beat in a thread of its own until the process ends; `ears` say whether offers reach it."""
+        self._hears = ears.hear
         Thread(target=self._run, name="heartbeat", daemon=True).start()
 
     def ask_to_leave(self, **_: Any) -> None:
@@ -60,9 +63,9 @@ class Node:
 
     def beat(self) -> None:
         """Be heard of, and give back what nobody here uses any more."""
-        reachable = is_reachable(self._queue)
+        hears = self._asked_to_leave.is_set() or self._hears()
         if not run_step(
-            self._engine, nodes.beat, self._settings.node_name, self.incarnation, reachable=reachable
+            self._engine, nodes.beat, self._settings.node_name, self.incarnation, reachable=hears
         ):
             self._log.error("another worker runs under this node's name", node=self._settings.node_name)
             os.kill(os.getpid(), signal.SIGTERM)
@@ -78,6 +81,9 @@ class Node:
                 self.beat()
             except DBAPIError as error:
                 self._log.error("the database failed", error=str(error.orig))
+            except Exception:
+                # As when the disk is full: without this thread a node that works would be taken for lost.
+                self._log.exception("a beat failed")
             if self._asked_to_leave.is_set():
                 time.sleep(pause_s)
             else:

@@ -19,6 +19,7 @@ from shared.settings import Settings
 from worker.app import make_worker, make_worker_app
 from worker.descriptions import share_descriptions
 from worker.devices import find_devices
+from worker.ears import Ears
 from worker.node import Node
 from worker.processes import forbid_inspection
 from worker.tasks import Run
@@ -48,9 +49,9 @@ def serve(settings: Settings, run: Run) -> int:
         node = Node(settings, devices, engine, queue)
         _when_it_is_there(node.register, DBAPIError)
         signals.worker_shutting_down.connect(node.ask_to_leave, weak=False)
-        node.keep_beating()
         app = make_worker_app(settings, node.incarnation, run)
         worker = make_worker(app, settings, devices.n_slots)
+        node.keep_beating(Ears(settings, engine, queue, worker, devices.n_slots))
         worker.start()
         return int(worker.exitcode or 0)
 

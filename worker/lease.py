@@ -126,9 +126,18 @@ class Lease:
         if renewal is None:
             self._lost = True
             return True
-        write_whole(self._run / HEARTBEAT_FILE, Heartbeat(boottime_s=sent).model_dump_json())
-        self._confirmed.set()
+        told = self._tell_the_launcher(sent)
         self._heed(renewal)
+        return told
+
+    def _tell_the_launcher(self, sent: float) -> bool:
+        """Whether it could be told. On a full disk not: then it holds the ranks while the lease stands."""
+        try:
+            write_whole(self._run / HEARTBEAT_FILE, Heartbeat(boottime_s=sent).model_dump_json())
+        except OSError as error:
+            structlog.get_logger(__name__).warning("heartbeat_not_written", error=str(error))
+            return False
+        self._confirmed.set()
         return True
 
     def _heed(self, renewal: leases.Renewal) -> None:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TypeAlias
 from uuid import UUID, uuid4
 
 import structlog
 from celery import Celery
-from sqlalchemy.exc import DBAPIError
 
 from shared.db.engine import make_engine
 from shared.db.leases import Claim, claim
-from shared.db.steps import run_step
 from shared.queue import RUN_ALLOCATION
 from shared.settings import Settings
 from worker.handling import handling
+from worker.persist import until_answered
 
 Run: TypeAlias = Callable[[Claim, Settings], object]
-_TRY_AGAIN_S = 0.5
 
 
 def add_tasks(app: Celery, settings: Settings, incarnation: UUID, run: Run) -> None:
@@ -37,26 +34,25 @@ def add_tasks(app: Celery, settings: Settings, incarnation: UUID, run: Run) -> N
 
 
 def take(settings: Settings, incarnation: UUID, allocation_id: str, dispatch_seq: int) -> Claim | None:
-    """Claim the allocation, through an outage of the database as long as the offer may stand."""
+    """Claim the allocation, through any outage of the database.
+
+    A claim whose commit was not answered may have been made: who gave up then would lose the job a try.
+    """
     engine = make_engine(settings.database_url.get_secret_value(), statement_timeout_s=5, pool_size=1)
     claim_id = uuid4()
-    give_up_at = time.monotonic() + settings.scaled(settings.offer_s)
     try:
-        while True:
-            try:
-                return run_step(
-                    engine,
-                    claim,
-                    allocation_id=allocation_id,
-                    dispatch_seq=dispatch_seq,
-                    node_id=settings.node_name,
-                    incarnation=incarnation,
-                    lease_s=settings.scaled(settings.lease_s),
-                    claim_id=claim_id,
-                )
-            except DBAPIError:
-                if time.monotonic() > give_up_at:
-                    raise
-                time.sleep(_TRY_AGAIN_S)
+        return until_answered(
+            engine,
+            lambda session: claim(
+                session,
+                allocation_id=allocation_id,
+                dispatch_seq=dispatch_seq,
+                node_id=settings.node_name,
+                incarnation=incarnation,
+                lease_s=settings.scaled(settings.lease_s),
+                claim_id=claim_id,
+            ),
+            give_up=lambda: None,
+        )
     finally:
         engine.dispose()

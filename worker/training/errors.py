@@ -21,6 +21,8 @@ _PEER_LOST = (
     "NCCL error",
     "Broken pipe",
 )
+# Not what a loader raises, which torch passes on as it is, but that the process is gone.
+_LOADER_LOST = "DataLoader worker (pid"
 _OUT_OF_MEMORY = ("DefaultCPUAllocator", "not enough memory", "CUDA out of memory")
 _UNUSED_PARAMETERS = "Expected to have finished reduction in the prior iteration"
 
@@ -67,6 +69,8 @@ def _explain(error: BaseException, batch: str) -> tuple[str, str, str | None]:
         return "out_of_memory", f"no memory left with {batch}", "try half the batch_size, or smaller pictures"
     if _is_lost_peer(error, text):
         return "peer_lost", f"another rank of this run is gone: {text}", None
+    if isinstance(error, RuntimeError) and _LOADER_LOST in text:
+        return "peer_lost", f"a process that loads the data for this run is gone: {text}", None
     if _UNUSED_PARAMETERS in text:
         return (
             "unused_parameters",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -25,17 +26,16 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from protocol_laws import AT_WORK, Tables, word_of_the_end
+from protocol_laws import Tables, word_of_the_end
 from sqlalchemy import select, text, update
 
 from scheduler.placing import place_jobs
-from shared.db import jobs, leases, nodes, reconcile
+from shared.db import drains, leases, nodes, reconcile, stops
 from shared.db.engine import make_engine, transaction
-from shared.db.history import lock_job, move
+from shared.db.history import lock_job
 from shared.db.leases import Claim
 from shared.db.models import Allocation, Attempt, Base, Job, NodeRow, Slot
 from shared.db.placement import Offer
-from shared.db.scope import Scope
 from shared.db.steps import run_step
 from shared.domain.errors import Conflict
 from shared.domain.events import CheckpointManifest, ErrorReport
@@ -89,31 +89,20 @@ class Protocol(RuleBasedStateMachine):
     def submit(self, n_nodes: int, devices: int, max_attempts: int) -> None:
         self.world.job(nodes=n_nodes, devices_per_node=devices, max_attempts=max_attempts)
 
-    @rule(number=which)
-    def cancel(self, number: int) -> None:
+    @rule(number=which, asked=st.sampled_from([StopReason.CANCEL, StopReason.PAUSE, StopReason.PREEMPT]))
+    def ask_to_stop(self, number: int, asked: StopReason) -> None:
+        """Refused or not, in whatever state: no law is broken by it."""
         job = pick(self.jobs(), number)
-        if job is None:
-            return
-        with transaction(self.world.engine) as session:
-            scope = Scope(session, job.team_id)
-            if job.state in FINAL_JOB_STATES:
-                with pytest.raises(Conflict):
-                    jobs.cancel_job(scope, job.id, actor="test")
-            else:
-                jobs.cancel_job(scope, job.id, actor="test")
-
-    @rule(number=which, reason=st.sampled_from([StopReason.PAUSE, StopReason.PREEMPT]))
-    def ask_to_leave(self, number: int, reason: StopReason) -> None:
-        job = pick([job for job in self.jobs() if job.state in AT_WORK - {JobState.STOPPING}], number)
         if job is not None:
-            self.world.stop(job.id, reason)
+            with transaction(self.world.engine) as session, suppress(Conflict):
+                stops.ask_to_stop(session, lock_job(session, job.id), asked, actor="test")
 
     @rule(number=which)
     def resume(self, number: int) -> None:
         paused = pick([job for job in self.jobs() if job.state is JobState.PAUSED], number)
         if paused is not None:
             with transaction(self.world.engine) as session:
-                move(session, lock_job(session, paused.id), JobState.QUEUED, actor="test", reason="resumed")
+                stops.go_on(session, lock_job(session, paused.id), actor="test")
 
     # What the scheduler does.
 
@@ -299,10 +288,22 @@ class Protocol(RuleBasedStateMachine):
         assert run_step(self.world.engine, nodes.dirty_slots, node) == []
 
     @rule(node=st.sampled_from(NODES))
-    def drain(self, node: str) -> None:
+    def leave(self, node: str) -> None:
+        """The worker was told to end, and lets its jobs go."""
         life = self.world.incarnations[node]
-        for token in run_step(self.world.engine, nodes.start_drain, node, life):
-            run_step(self.world.engine, nodes.leave, token, node_id=node)
+        for token in run_step(self.world.engine, drains.start_drain, node, life):
+            run_step(self.world.engine, drains.leave, token, node_id=node, actor=node, reason="It leaves.")
+
+    @rule(node=st.sampled_from(NODES), away=st.booleans())
+    def drain(self, node: str, away: bool) -> None:
+        """An operator takes the node away, or gives it back."""
+        with transaction(self.world.engine) as session:
+            if away:
+                drains.drain(session, node, actor="test")
+            else:
+                drains.undrain(session, node)
+        for occupied in run_step(self.world.engine, drains.on_drained_nodes):
+            run_step(self.world.engine, drains.vacate, occupied)
 
     # What must hold.
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from planned_network import HEAD_THEN_ALL, SIZE, subject
 
-from shared.domain.memory import CONTEXT_BYTES
+from shared.domain.memory import CONTEXT_BYTES, largest_batch
 from shared.domain.plan import planned
 from shared.domain.plan_figures import Memory, PhaseMemory
 
@@ -108,6 +108,19 @@ def test_a_networks_update_may_be_the_worst_moment() -> None:
     smallest = only("none", size=(1, 1), batch_size=1)
     held = (KEPT + PICTURE) / (SIZE[0] * SIZE[1])
     assert smallest.transient_bytes == pytest.approx(PARAMETERS - held, abs=1)
+
+
+@pytest.mark.parametrize(("weight_decay", "has_intermediates"), [(0.0, False), (0.1, True)])
+def test_plain_gradient_descent_updates_in_place(weight_decay: float, has_intermediates: bool) -> None:
+    job = subject("none", size=(1, 1), optimizer="sgd", momentum=0.0, weight_decay=weight_decay)
+    update = planned(job).needs["cuda"][0].update
+    assert update == (PARAMETERS if has_intermediates else 0)
+
+
+def test_the_largest_batch_is_no_larger_than_what_is_asked_about() -> None:
+    phases = planned(subject("none")).needs["cuda"]
+    for most in (1, 7, 512):
+        assert largest_batch(phases, 2**60, most) == most
 
 
 def test_each_phase_counts_for_itself_and_the_worst_is_the_total() -> None:

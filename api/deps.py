@@ -12,7 +12,6 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from api.errors import NotBuiltYet
 from api.feed import EventFeed
 from api.metrics import ApiMetrics
 from api.services.plan_cache import PlanCache
@@ -143,9 +142,3 @@ async def refuse_unknown_query(request: Request) -> None:
             raise Invalid(
                 f"{name!r} is no parameter of this route; {hint}", param=name, code="unknown_parameter"
             )
-
-
-async def refuse_idempotency_key(request: Request) -> None:
-    """A key that would not be honoured is refused rather than ignored."""
-    if "idempotency-key" in request.headers:
-        raise NotBuiltYet("Idempotency-Key is not supported yet; leave it out", param="Idempotency-Key")

@@ -36,6 +36,7 @@ def common_fields(job: Job) -> dict[str, Any]:
         "progress": job.progress,
         "error": _error(job.error),
         "changes": job.changes,
+        "n_events": job.n_events,
     }
 
 

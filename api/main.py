@@ -13,6 +13,7 @@ from api import docs, errors
 from api.deps import Parts, refuse_unknown_query
 from api.errors import documented
 from api.feed import EventFeed
+from api.idempotency import refuse_useless_key
 from api.metrics import ApiMetrics
 from api.middleware import BodyCap, RequestContext
 from api.routes import (
@@ -42,7 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="Thaw",
         summary="Fine-tuning of PyTorch vision models: say what stays frozen, and have it proved.",
         lifespan=_lifespan,
-        dependencies=[Depends(refuse_unknown_query)],
+        dependencies=[Depends(refuse_unknown_query), Depends(refuse_useless_key)],
         responses=documented(400, 401, 422, 503),
         docs_url=None,  # FastAPI's own pages fetch their script from elsewhere
         redoc_url=None,

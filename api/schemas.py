@@ -41,7 +41,7 @@ class FileObject(BaseModel):
 
 class Deleted(BaseModel):
     id: str
-    object: Literal["file"] = "file"
+    object: Literal["file", "fine_tuning.job", "feature_extraction.job"]
     deleted: Literal[True] = True
 
 
@@ -101,6 +101,7 @@ class AnyJob(BaseModel):
     progress: dict[str, Any] | None
     error: JobError | None
     changes: list[dict[str, Any]] = Field([], description="what was changed while it was paused, and by whom")
+    n_events: int = Field(description="how many events it has: the `seq` of the last")
 
 
 class JobSummary(AnyJob):

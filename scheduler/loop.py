@@ -17,6 +17,7 @@ from scheduler.reconciling import (
     admit_jobs,
     answer_silence,
     expire_the_lost,
+    forget_old_keys,
     let_go_stopped_offers,
     vacate_drained_nodes,
 )
@@ -72,6 +73,7 @@ class Scheduler:
     def _reconcile(self) -> None:
         if self._may_offer():
             self._publish(answer_silence(self._engine, self._settings))
+        forget_old_keys(self._engine, self._settings)
         if self._view.is_steady(time.monotonic()):
             expire_the_lost(self._engine, self._settings)
 

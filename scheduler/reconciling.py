@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from shared.db import drains, reconcile
+from shared.db.idempotency import forget_keys
 from shared.db.placement import Offer
 from shared.db.steps import run_step
 from shared.domain.errors import ThawError
@@ -53,6 +54,11 @@ def expire_the_lost(engine: Engine, settings: Settings) -> None:
         log.warning("leases ran out", number=sum(expired))
     for node_id in lost:
         log.warning("a node is lost", node=node_id)
+
+
+def forget_old_keys(engine: Engine, settings: Settings) -> None:
+    """Idempotency-Keys that nobody can still be trying again with."""
+    run_step(engine, forget_keys, older_than_s=settings.idempotency_keep_s)
 
 
 def _each(

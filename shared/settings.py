@@ -57,6 +57,11 @@ class Settings(BaseSettings):
     node_heartbeat_s: float = 5.0
     schedule_s: float = Field(0.5, description="pause between two scheduling passes")
 
+    # What is kept, and for how long. `time_scale` does not touch these.
+    idempotency_keep_s: float = Field(
+        24 * 3600.0, gt=0, description="an Idempotency-Key is remembered at least this long"
+    )
+
     # A worker, which is one node.
     node_name: str = Field(default_factory=socket.gethostname)
     slots: int | None = Field(None, ge=1, le=1024, description="CPU slots; left out: the GPUs found, else 1")

@@ -14,6 +14,7 @@ from thaw.kinds import Kind, kind_of, path_of
 from thaw.log_following import LogFollower
 from thaw.paging import pages
 from thaw.shapes import Artifact, Event, Job
+from thaw.submission import new_key, submit_once
 from thaw.transport import Transport
 
 
@@ -23,13 +24,28 @@ class Jobs:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def create(self, spec: Mapping[str, Any]) -> Job:
-        """Submit a job, in the words of the API. Raises ServerRefused where it cannot run."""
-        return Job.read(self._transport.post(Kind.FINE_TUNING.path, spec))
+    def create(
+        self, spec: Mapping[str, Any], *, idempotency_key: str | None = None, patience_s: float = 60.0
+    ) -> Job:
+        """Submit a job, in the words of the API. Raises ServerRefused where it cannot run.
 
-    def extract(self, spec: Mapping[str, Any]) -> Job:
-        """Submit a feature extraction, in the words of the API. Raises ServerRefused where it cannot run."""
-        return Job.read(self._transport.post(Kind.FEATURE_EXTRACTION.path, spec))
+        An answer that was lost on the way is asked for again, for `patience_s`, and makes no second job: the
+        submission has `idempotency_key`, left out a new one, as its name.
+        """
+        return self._submit(Kind.FINE_TUNING, spec, idempotency_key, patience_s)
+
+    def extract(
+        self, spec: Mapping[str, Any], *, idempotency_key: str | None = None, patience_s: float = 60.0
+    ) -> Job:
+        """Submit a feature extraction, as `create` does a job."""
+        return self._submit(Kind.FEATURE_EXTRACTION, spec, idempotency_key, patience_s)
+
+    def _submit(self, kind: Kind, spec: Mapping[str, Any], key: str | None, patience_s: float) -> Job:
+        return Job.read(submit_once(self._transport, kind.path, spec, key or new_key(), patience_s))
+
+    def delete(self, job_id: str) -> None:
+        """Remove a job that is over, and its files. Raises ServerRefused where another job still needs it."""
+        self._transport.delete(path_of(job_id))
 
     def get(self, job_id: str) -> Job:
         """The job as it is now."""

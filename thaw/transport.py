@@ -14,6 +14,7 @@ from thaw.errors import ServerRefused, ServerUnreachable
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 # Uploads of gigabytes are checked by the server before it answers.
 _UPLOAD_TIMEOUT = httpx.Timeout(600.0, connect=10.0)
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout)
 
 
 class Transport:
@@ -32,9 +33,12 @@ class Transport:
         """The answer to GET; parameters that are None are left out."""
         return self._json("GET", path, params={k: v for k, v in params.items() if v is not None})
 
-    def post(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def post(
+        self, path: str, body: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
         """The answer to POST with a JSON body, or with none."""
-        return self._json("POST", path, json=body) if body is not None else self._json("POST", path)
+        given = {"json": body} if body is not None else {}
+        return self._json("POST", path, headers=headers, **given)
 
     def delete(self, path: str) -> dict[str, Any]:
         """The answer to DELETE."""
@@ -84,19 +88,22 @@ class Transport:
             yield
         except httpx.TransportError as error:
             why = str(error) or type(error).__name__
-            raise ServerUnreachable(f"{self.url} cannot be reached: {why}") from error
+            raise ServerUnreachable(
+                f"{self.url} cannot be reached: {why}", may_have_acted=not isinstance(error, _NEVER_SENT)
+            ) from error
         except (httpx.InvalidURL, httpx.TooManyRedirects) as error:
             raise ServerUnreachable(f"{self.url} cannot be asked: {error}") from error
 
 
 def refusal(response: httpx.Response) -> ServerRefused:
     """The error that a refusing answer stands for, whether or not it has Thaw's envelope."""
+    asked = response.headers.get("Retry-After", "")
+    retry_after_s = float(asked) if asked.isdecimal() else None
     try:
         error = json.loads(response.text)["error"]
-        return ServerRefused(
-            str(error["message"]), error.get("param"), error.get("code"), response.status_code
-        )
+        told = str(error["message"]), error.get("param"), error.get("code")
+        return ServerRefused(*told, response.status_code, retry_after_s)
     except (ValueError, KeyError, TypeError, AttributeError):
         text = " ".join(response.text.split())[:200]
         message = f"HTTP {response.status_code} {response.reason_phrase}" + (f": {text}" if text else "")
-        return ServerRefused(message, None, None, response.status_code)
+        return ServerRefused(message, None, None, response.status_code, retry_after_s)

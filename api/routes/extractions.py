@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 
-from api.deps import PartsDep, ScopeDep, WriterDep, refuse_idempotency_key
+from api.deps import PartsDep, ScopeDep, WriterDep
 from api.errors import documented
 from api.extraction_schemas import ExtractionSummary, ExtractionView
 from api.extraction_views import extraction_summary, extraction_view
+from api.idempotency import REPLAYED, KeyDep, tell_replay
 from api.query import METADATA, After, metadata_pairs
-from api.schemas import ListOf
+from api.schemas import Deleted, ListOf
 from api.services.extracting import submit_extraction
+from api.services.submit_once import submit_once
 from api.views import page_of
+from shared.db.deletion import delete_job
 from shared.db.jobs import attempts, list_jobs
 from shared.db.models import Job
 from shared.db.scope import Scope
 from shared.domain.extraction_spec import ExtractionSpec
+from shared.domain.job_kind import JobKind
 
 router = APIRouter(prefix="/v1/feature_extraction/jobs", tags=["feature-extraction"])
 
 
-@router.post(
-    "", responses=documented(403, 409, 413, 422, 501), dependencies=[Depends(refuse_idempotency_key)]
-)
-def create(spec: ExtractionSpec, scope: ScopeDep, caller: WriterDep, parts: PartsDep) -> ExtractionView:
-    """Run a model over a data set and save what its modules put out, with the names of the samples."""
-    return _shown(scope, submit_extraction(scope, caller, parts.settings, spec))
+@router.post("", responses=documented(403, 409, 413, 422, 501) | REPLAYED)
+def create(
+    spec: ExtractionSpec, scope: ScopeDep, caller: WriterDep, parts: PartsDep, key: KeyDep, response: Response
+) -> ExtractionView:
+    """Run a model over a data set and save what its modules put out, with the names of the samples.
+
+    The same Idempotency-Key with the same body answers with the job that is there already.
+    """
+    store = partial(submit_extraction, scope, caller, parts.settings, spec)
+    submitted = submit_once(scope, JobKind.FEATURE_EXTRACTION, key, spec, store)
+    tell_replay(response, submitted)
+    return _shown(scope, submitted.job)
 
 
 @router.get("", responses=documented(422, 404), openapi_extra=METADATA)
@@ -47,6 +58,12 @@ def list_all(
 def get_one(job_id: str, scope: ScopeDep) -> ExtractionView:
     """One feature extraction, with its attempts and its result."""
     return _shown(scope, scope.get(Job, job_id))
+
+
+@router.delete("/{job_id}", responses=documented(403, 404, 409))
+def delete(job_id: str, scope: ScopeDep, caller: WriterDep) -> Deleted:
+    """Delete one that is over, with all that it has left."""
+    return Deleted(id=delete_job(scope, job_id).id, object="feature_extraction.job")
 
 
 def _shown(scope: Scope, job: Job) -> ExtractionView:

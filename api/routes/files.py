@@ -88,7 +88,7 @@ def get_one(file_id: str, scope: ScopeDep) -> FileObject:
 def delete(file_id: str, caller: WriterDep, parts: PartsDep) -> Deleted:
     """Delete a file that no unfinished job uses."""
     discard_file(parts.engine, parts.store, caller.team_id, file_id)
-    return Deleted(id=file_id)
+    return Deleted(id=file_id, object="file")
 
 
 @router.get("/{file_id}/content", responses=documented(404, 416), response_class=Response)

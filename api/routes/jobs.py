@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
-from api.deps import CallerDep, PartsDep, ScopeDep, WriterDep, refuse_idempotency_key
+from api.deps import CallerDep, PartsDep, ScopeDep, WriterDep
 from api.errors import documented
 from api.extraction_schemas import ExtractionSummary
 from api.extraction_views import summary_of_kind
+from api.idempotency import REPLAYED, KeyDep, tell_replay
 from api.query import METADATA, After, metadata_pairs
-from api.schemas import JobSummary, JobView, ListOf, Plan
+from api.schemas import Deleted, JobSummary, JobView, ListOf, Plan
 from api.services.resolving import resolve_job
 from api.services.submit import submit
+from api.services.submit_once import submit_once
 from api.views import job_summary, job_view, page_of, resolved_head
+from shared.db.deletion import delete_job
 from shared.db.jobs import attempts, list_jobs, queued_jobs
 from shared.db.models import Job
 from shared.db.scope import Scope
+from shared.domain.job_kind import JobKind
 from shared.domain.spec import JobSpec, PlanSpec
 
 router = APIRouter(prefix="/v1", tags=["fine-tuning"])
 
 
-@router.post(
-    "/fine_tuning/jobs",
-    responses=documented(403, 409, 422, 501),
-    dependencies=[Depends(refuse_idempotency_key)],
-)
-def create(spec: JobSpec, scope: ScopeDep, caller: WriterDep, parts: PartsDep) -> JobView:
-    """Submit a job: a base model, a data set, and what stays frozen."""
-    return _shown(scope, submit(scope, caller, parts.settings, parts.plans, spec))
+@router.post("/fine_tuning/jobs", responses=documented(403, 409, 422, 501) | REPLAYED)
+def create(
+    spec: JobSpec, scope: ScopeDep, caller: WriterDep, parts: PartsDep, key: KeyDep, response: Response
+) -> JobView:
+    """Submit a job: a base model, a data set, and what stays frozen.
+
+    The same Idempotency-Key with the same body answers with the job that is there already.
+    """
+    store = partial(submit, scope, caller, parts.settings, parts.plans, spec)
+    submitted = submit_once(scope, JobKind.FINE_TUNING, key, spec, store)
+    tell_replay(response, submitted)
+    return _shown(scope, submitted.job)
 
 
 @router.get("/fine_tuning/jobs", responses=documented(422, 404), openapi_extra=METADATA)
@@ -50,6 +59,12 @@ def list_all(
 def get_one(job_id: str, scope: ScopeDep) -> JobView:
     """One job, with its freeze plan, its attempts and its result."""
     return _shown(scope, scope.get(Job, job_id))
+
+
+@router.delete("/fine_tuning/jobs/{job_id}", responses=documented(403, 404, 409))
+def delete(job_id: str, scope: ScopeDep, caller: WriterDep) -> Deleted:
+    """Delete a job that is over, with all that it has left, unless an unfinished job goes on from it."""
+    return Deleted(id=delete_job(scope, job_id).id, object="fine_tuning.job")
 
 
 @router.post("/fine_tuning/plan", response_model=Plan, responses=documented(409, 422))

@@ -24,7 +24,6 @@ from shared.domain.module_outputs import estimated_bytes
 from shared.domain.module_selection import select_modules
 from shared.domain.resolved import ResolvedJob, ResolvedPreprocessing
 from shared.domain.spec import TaskName
-from shared.ids import new_id
 from shared.settings import Settings
 
 Shapes = Mapping[str, list[int] | None]
@@ -39,14 +38,15 @@ class Resolution:
     file: File
 
 
-def submit_extraction(scope: Scope, caller: Caller, settings: Settings, spec: ExtractionSpec) -> Job:
-    """Store the extraction that `spec` asks for. Raises ThawErrors, and then nothing is stored."""
+def submit_extraction(
+    scope: Scope, caller: Caller, settings: Settings, spec: ExtractionSpec, job_id: str
+) -> Job:
+    """Store what `spec` asks for under this new id. Raises ThawErrors, and then nothing is stored."""
     found = resolve_extraction(scope, settings, spec)
     base = found.start.base
-    kind = JobKind.FEATURE_EXTRACTION
     job = Job(
-        id=new_id(kind.id_start),
-        kind=kind,
+        id=job_id,
+        kind=JobKind.FEATURE_EXTRACTION,
         team_id=scope.team_id,
         created_by=caller.key_id,
         model=spec.model,

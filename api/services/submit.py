@@ -11,17 +11,18 @@ from shared.db.models import Job
 from shared.db.scope import Scope
 from shared.domain.spec import JobSpec
 from shared.domain.stored_plan import to_store
-from shared.ids import new_id
 from shared.settings import Settings
 
 
-def submit(scope: Scope, caller: Caller, settings: Settings, plans: PlanCache, spec: JobSpec) -> Job:
-    """Store the job that `spec` asks for. Raises ThawErrors, and then nothing is stored."""
+def submit(
+    scope: Scope, caller: Caller, settings: Settings, plans: PlanCache, spec: JobSpec, job_id: str
+) -> Job:
+    """Store the job that `spec` asks for under this new id. Raises ThawErrors, and then nothing is stored."""
     found = resolve_job(scope, spec, plans)
     base, files = found.start.base, found.data
     assert files.training is not None  # JobSpec cannot do without one
     job = Job(
-        id=new_id("ftjob"),
+        id=job_id,
         team_id=scope.team_id,
         created_by=caller.key_id,
         model=spec.model,

@@ -43,6 +43,12 @@ def record(
     )
 
 
+def record_created(session: Session, job: Job, *, actor: str) -> None:
+    """The first event of a new job, which comes from no other state."""
+    data = {"old": None, "new": job.state, "reason": "created"}
+    record(session, job, "state", "created", actor=actor, data=data)
+
+
 def move(
     session: Session,
     job: Job,
@@ -73,7 +79,13 @@ def move(
         reason,
         actor=actor,
         level=level,
-        data={"old": old, "new": to, **({"stop_reason": stop_reason} if stop_reason else {}), **(data or {})},
+        data={
+            "old": old,
+            "new": to,
+            "reason": reason,
+            **({"stop_reason": stop_reason} if stop_reason else {}),
+            **(data or {}),
+        },
     )
 
 

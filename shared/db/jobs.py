@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
-from shared.db.history import move, record
+from shared.db.deletion import check_base_stays
+from shared.db.history import move, record, record_created
 from shared.db.models import Artifact, Attempt, Checkpoint, Job, Metric
 from shared.db.paging import Order, Page, by_creation, read_page
 from shared.db.scope import Scope, storable
@@ -22,7 +23,8 @@ def add_job(scope: Scope, job: Job, *, actor: str) -> None:
     job.n_events = 0
     scope.session.add(job)
     scope.session.flush()
-    record(scope.session, job, "state", "created", actor=actor, data={"old": None, "new": job.state})
+    check_base_stays(scope, job)
+    record_created(scope.session, job, actor=actor)
     if waits_for is None:
         move(scope.session, job, JobState.QUEUED, actor=actor, reason="files checked, waits for slots")
     else:
@@ -97,5 +99,7 @@ def queued_jobs(scope: Scope, limit: int) -> Page[Job]:
 
 def count_by_state(session: Session) -> dict[JobState, int]:
     """How many jobs there are in each state, over all teams."""
-    rows = session.execute(select(Job.state, func.count()).group_by(Job.state))
+    rows = session.execute(
+        select(Job.state, func.count()).where(Job.deleted_at.is_(None)).group_by(Job.state)
+    )
     return {state: count for state, count in rows}  # noqa: C416 - dict() does not accept rows for mypy

@@ -239,6 +239,22 @@ class Job(Base):
         doc="when its first training step, or its first samples, were seen"
     )
     finished_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None] = mapped_column(
+        doc="gone for its team; its row stays for jobs that began from it, its files go with the next sweep"
+    )
+
+
+class IdempotencyKey(Base):
+    """What a team has called a submission, so that sending it again makes no second job."""
+
+    __tablename__ = "idempotency_keys"
+
+    team_id: Mapped[str] = mapped_column(ForeignKey("teams.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True, doc="the header Idempotency-Key")
+    request_sha256: Mapped[str] = mapped_column(doc="of the kind of job and the request as it was understood")
+    # Deferred: the key is taken first, so that of two requests at once the second waits before it works.
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", deferrable=True, initially="DEFERRED"))
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW, index=True)
 
 
 class Attempt(Base):

@@ -38,11 +38,9 @@ class Scope:
         return replace(self, team_id=owner or self.team_id)
 
     def select(self, entity: type[Owned]) -> Select[Owned]:
-        """The team's jobs, or the team's files that were not deleted."""
-        query = select(entity).where(entity.team_id == self.team_id)
-        if entity is File:
-            return query.where(File.deleted_at.is_(None))
-        return query if self.kind is None else query.where(Job.kind == self.kind)
+        """The team's jobs or files that were not deleted."""
+        query = select(entity).where(entity.team_id == self.team_id, entity.deleted_at.is_(None))
+        return query if entity is File or self.kind is None else query.where(Job.kind == self.kind)
 
     def select_of_job(self, entity: type[OfJob], job_id: str) -> Select[OfJob]:
         """What belongs to one of these jobs; nothing where the job is not one of them."""

@@ -354,11 +354,6 @@ def test_pictures_that_are_trained_on_do_not_validate(api: ApiHouse) -> None:
     assert api.job(training_file=pets, validation_file=held_out)["validation_file"] == held_out
 
 
-def test_idempotency_keys_are_refused_until_they_are_kept(api: ApiHouse) -> None:
-    answer = api.client.post(JOBS, json={}, headers={"Idempotency-Key": "a"})
-    refused(answer, 501, "Idempotency-Key", "not supported yet")
-
-
 def test_cancel_ends_a_waiting_job_and_asks_a_running_one_to_stop(api: ApiHouse) -> None:
     file = api.data_set("a", "b")
     waiting, running = api.job(training_file=file)["id"], api.job(training_file=file)["id"]

@@ -23,6 +23,7 @@ def build() -> typer.Typer:
     for stop in (stops.cancel, stops.pause, stops.resume, stops.preempt):
         app.command()(stop)
     app.command("list")(jobs.list_jobs)
+    app.command("rm")(jobs.remove)
     app.command()(jobs.queue)
     app.command()(results.download)
     app.command()(predict)

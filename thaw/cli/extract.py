@@ -9,7 +9,7 @@ import typer
 
 from thaw.cli.output import size
 from thaw.cli.plan import JobFile, Set
-from thaw.cli.submit import send
+from thaw.cli.submit import Key, send
 from thaw.kinds import Kind
 from thaw.shapes import Job
 
@@ -19,13 +19,14 @@ def extract(
     job_file: JobFile,
     set_: Set = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it is over.")] = False,
+    idempotency_key: Key = None,
 ) -> None:
     """Run a model over a data set, save what its modules put out, and print the job's id, alone.
 
     input_file and weights may be paths on this machine, relative to the job file: what they name is uploaded
     first, a folder of class folders as a zip. The same bytes are sent only once.
     """
-    send(ctx, job_file, set_ or (), Kind.FEATURE_EXTRACTION, watch=watch)
+    send(ctx, job_file, set_ or (), Kind.FEATURE_EXTRACTION, idempotency_key, watch=watch)
 
 
 def extraction_facts(job: Job) -> Iterator[tuple[str, str]]:

@@ -68,6 +68,12 @@ def show(ctx: typer.Context, job_id: JobId, json: Json = False) -> None:
         console.print(f"{name:<14} {value}")
 
 
+def remove(ctx: typer.Context, job_id: JobId) -> None:
+    """Remove a job that is over, and everything it has left."""
+    with server(ctx) as thaw:
+        thaw.jobs.delete(job_id)
+
+
 def logs(
     ctx: typer.Context,
     job_id: JobId,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,8 +14,20 @@ from thaw.cli.output import line, screen
 from thaw.cli.plan import JobFile, Set
 from thaw.cli.session import server
 from thaw.cli.watch import end_with, follow
+from thaw.client import Thaw
+from thaw.errors import ServerUnreachable
 from thaw.jobfile import load, local_files
 from thaw.kinds import Kind
+from thaw.shapes import Job
+from thaw.submission import new_key
+
+Key = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY",
+        help="Name of the submission: sent again under it, it makes no second job. Else a new one.",
+    ),
+]
 
 
 def submit(
@@ -23,23 +35,39 @@ def submit(
     job_file: JobFile,
     set_: Set = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it is over.")] = False,
+    idempotency_key: Key = None,
 ) -> None:
     """Submit a job and print its id, alone, on standard output.
 
     training_file, validation_file and weights may be paths on this machine, relative to the job file: what
     they name is uploaded first, a folder of class folders as a zip. The same bytes are sent only once.
     """
-    send(ctx, job_file, set_ or (), Kind.FINE_TUNING, watch=watch)
+    send(ctx, job_file, set_ or (), Kind.FINE_TUNING, idempotency_key, watch=watch)
 
 
-def send(ctx: typer.Context, job_file: Path, changes: Iterable[str], kind: Kind, *, watch: bool) -> None:
+def send(
+    ctx: typer.Context, job_file: Path, changes: Iterable[str], kind: Kind, key: str | None, *, watch: bool
+) -> None:
     """Upload what the job file names, submit it, print its id, and follow it where that is asked for."""
     spec = load(job_file, changes)
     with server(ctx) as thaw:
         for field, path in local_files(spec).items():
             spec[field] = upload(thaw, path).id
-        is_extraction = kind is Kind.FEATURE_EXTRACTION
-        job = thaw.jobs.extract(spec) if is_extraction else thaw.jobs.create(spec)
+        job = _submit(thaw, kind, spec, key or new_key())
         line(job.id)
         if watch:
             end_with(follow(thaw, job.id, screen(sys.stderr)))
+
+
+def _submit(thaw: Thaw, kind: Kind, spec: Mapping[str, Any], key: str) -> Job:
+    """The job; where its answer never came, the error says how to ask for it once more."""
+    create = thaw.jobs.extract if kind is Kind.FEATURE_EXTRACTION else thaw.jobs.create
+    try:
+        return create(spec, idempotency_key=key)
+    except ServerUnreachable as error:
+        if not error.may_have_acted:
+            raise
+        raise ServerUnreachable(
+            f"{error}. The job may have been submitted: the same command with --idempotency-key {key} finds "
+            "it, and makes no second one"
+        ) from error

@@ -40,7 +40,7 @@ class Follower:
             before = self.seq
             try:
                 yield from self._stream()
-                if self.seq == before and self._job_is_over():
+                if self.seq == before and self._is_the_last():
                     return
             except (ServerUnreachable, ServerRefused) as error:
                 self._bear(error)
@@ -64,9 +64,10 @@ class Follower:
                     self.seq = event.seq
                     yield event
 
-    def _job_is_over(self) -> bool:
-        """Asked after a stream that ended with nothing new: the server ends a stream when a job is over."""
-        return Job.read(self.transport.get(self.job_path)).is_over
+    def _is_the_last(self) -> bool:
+        """Whether the job is over and `seq` its last event. A stream that ends may only have been cut."""
+        job = Job.read(self.transport.get(self.job_path))
+        return job.is_over and self.seq >= int(job.raw.get("n_events", self.seq))
 
     def _bear(self, error: ServerUnreachable | ServerRefused) -> None:
         if not passes(error):

@@ -1,0 +1,83 @@
+"""python -m harness: faults on a real stack, and a row of the table. 1 when a promise was broken.
+
+Without --scenario the faults are drawn from the seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from harness import table
+from harness.disks import in_own_mounts
+from harness.plan import make_plan
+from harness.scenarios import SCENARIOS
+from harness.stage import Order, Report, Stage, standing
+from harness.workload import variety
+
+_STEP_S = 0.04
+_N_EPOCHS = 20
+# At default lease times.
+_BETWEEN_FAULTS_S = 25.0
+
+
+def main() -> int:
+    arguments = _parse()
+    in_own_mounts()
+    root = arguments.keep or Path(tempfile.mkdtemp(prefix="thaw-chaos-"))
+    with standing(root, _say, scale=arguments.scale, step_s=_STEP_S) as stage:
+        if arguments.scenario:
+            held = [_play(stage, name) for name in arguments.scenario]
+        else:
+            held = [_draw(stage, arguments.jobs, arguments.faults, arguments.seed)]
+    if all(held) and arguments.keep is None:
+        shutil.rmtree(root, ignore_errors=True)
+    else:
+        _say(f"logs and witnesses: {root}")
+    return 0 if all(held) else 1
+
+
+def _draw(stage: Stage, jobs: int, faults: int, seed: int) -> bool:
+    plan = make_plan(seed, faults, every_s=_BETWEEN_FAULTS_S)
+    for fault in plan:
+        _say(str(fault))
+    report = stage.act(Order([variety(number) for number in range(jobs)], _N_EPOCHS), plan)
+    return _told(f"seed {seed}", report, [])
+
+
+def _play(stage: Stage, name: str) -> bool:
+    scenario = SCENARIOS[name]
+    report = stage.act(scenario.order(stage.scale, _STEP_S), scenario.plan())
+    return _told(name, report, scenario.also(report))
+
+
+def _told(name: str, report: Report, besides: list[str]) -> bool:
+    parts = [table.HEADING, table.row(name, report), "", table.faults(report), table.recoveries(report)]
+    sys.stdout.write("\n".join([*parts, str(report.verdict), *besides]) + "\n\n")
+    sys.stdout.flush()
+    return report.verdict.holds and not besides
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m harness", description=__doc__)
+    parser.add_argument("--jobs", type=int, default=12)
+    parser.add_argument("--faults", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1, help="of the plan of faults")
+    parser.add_argument("--scale", type=float, default=0.15, help="lease times are multiplied by this")
+    parser.add_argument("--keep", type=Path, help="an empty folder for all logs; else removed when all held")
+    parser.add_argument(
+        "--scenario", action="append", choices=list(SCENARIOS), help="instead of a seed; may be repeated"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

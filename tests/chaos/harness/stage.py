@@ -1,0 +1,173 @@
+"""A stack to act on: references on the quiet stack, then jobs and faults together, then the verdict."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scans import write_digits
+
+from harness import testimony
+from harness.checker import Verdict, check_faults, check_leftovers, judge
+from harness.cluster import Cluster, running_cluster
+from harness.injections import keep_snapshot
+from harness.injector import GONE_WITHIN_S, Injected, Injector, boottime
+from harness.plan import Fault
+from harness.recovery import Recovery, recoveries
+from harness.targets import trainers
+from harness.testimony import AttemptLog
+from harness.workload import Ended, Followed, Workload
+
+STEPS_PER_EPOCH = 12  # 192 pictures to train on, 16 at a time
+_N_PICTURES = 240
+_LOOK_AGAIN_S = 0.05
+_SLOTS_FREE_WITHIN_S = 60.0
+
+
+class TookTooLong(RuntimeError):
+    """The jobs were not over in time: a job that never ends is a lost one."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """Some jobs of one length, by variety. Faults begin once `computing` attempts have made a step."""
+
+    varieties: Sequence[str]
+    n_epochs: int
+    computing: int = 0
+    limit_s: float = 900.0
+
+
+@dataclass
+class Report:
+    """What came of an act. `attempts` counts outcomes; `seconds` are those of the act alone."""
+
+    order: Order
+    scale: float
+    verdict: Verdict
+    faults: list[Injected]
+    recoveries: list[Recovery]
+    ended: dict[str, Ended]
+    logs: list[AttemptLog]
+    seconds: float = 0.0
+
+    @property
+    def injected(self) -> list[Injected]:
+        return [one for one in self.faults if one.injection is not None]
+
+    @property
+    def attempts(self) -> Counter[str]:
+        return Counter(str(raw["outcome"]) for one in self.ended.values() for raw in one.job.raw["attempts"])
+
+
+@dataclass
+class Stage:
+    """A running stack with its data, and what undisturbed runs made of each job: by variety and epochs."""
+
+    cluster: Cluster
+    scale: float
+    say: Callable[[str], None]
+    _workload: Workload
+    _file: str
+    _references: dict[tuple[str, int], str] = field(default_factory=dict)
+
+    def act(self, order: Order, plan: Sequence[Fault]) -> Report:
+        """Submit the jobs, carry the plan out, and judge. Raises TookTooLong."""
+        references = self._undisturbed(order)
+        began = time.monotonic()
+        followed = [self._submit(name, order.n_epochs) for name in order.varieties]
+        self._until(lambda: self._n_computing(followed) >= order.computing, order.limit_s, "first steps")
+        keep_snapshot(self.cluster)
+        injector = Injector(self.cluster, plan, self.scale)
+        self._carry_out(injector, order.limit_s)
+        report = self._judged(order, followed, references, injector.done)
+        report.seconds = time.monotonic() - began
+        return report
+
+    def _undisturbed(self, order: Order) -> dict[str, str]:
+        """Each variety's weights as a run makes them that no fault touches."""
+        wanted = {(name, order.n_epochs) for name in order.varieties}
+        jobs = {key: self._submit(*key) for key in wanted - self._references.keys()}
+        self._until(lambda: self._workload.n_open == 0, order.limit_s, "the undisturbed runs")
+        for key, job in jobs.items():
+            ended = self._workload.ended(job.id)
+            if ended.weights is None:
+                raise RuntimeError(f"an undisturbed run {ended.job.status}: {ended.job.why_failed}")
+            self._references[key] = ended.weights
+        return {name: self._references[name, order.n_epochs] for name in order.varieties}
+
+    def _submit(self, name: str, n_epochs: int) -> Followed:
+        return self._workload.submit(name, self._file, n_epochs)
+
+    def _n_computing(self, followed: Sequence[Followed]) -> int:
+        ours = {job.id for job in followed}
+        logs = testimony.attempts_of(testimony.read_logs(self.cluster.witnesses))
+        return sum(log.job in ours and log.first_step is not None for log in logs)
+
+    def _carry_out(self, injector: Injector, limit_s: float) -> None:
+        told = 0
+
+        def is_over() -> bool:
+            nonlocal told
+            injector.look()
+            for done in injector.done[told:]:
+                self.say(f"{boottime() - injector.began:7.1f} s  {done}")
+            told = len(injector.done)
+            if self._workload.n_open == 0:
+                injector.give_up()
+            return self._workload.n_open == 0 and injector.is_over
+
+        self._until(is_over, limit_s, "the end of the jobs")
+
+    def _until(self, is_over: Callable[[], bool], within_s: float, what: str) -> None:
+        give_up_at = time.monotonic() + within_s
+        while not is_over():
+            self.cluster.keeper.look()
+            if time.monotonic() > give_up_at:
+                raise TookTooLong(f"waited {within_s:g} s in vain for {what}; see {self.cluster.folder.root}")
+            time.sleep(_LOOK_AGAIN_S)
+
+    def _judged(
+        self, order: Order, followed: list[Followed], references: dict[str, str], faults: list[Injected]
+    ) -> Report:
+        left = self._trainers_left()
+        self._wait_for_free_slots()
+        ended = {job.id: self._workload.ended(job.id) for job in followed}
+        logs = testimony.read_logs(self.cluster.witnesses)
+        verdict = judge(followed, ended, references, logs, order.n_epochs * STEPS_PER_EPOCH)
+        check_leftovers(verdict, left, self._workload.nodes())
+        check_faults(verdict, faults)
+        attempts = [log for log in testimony.attempts_of(logs) if log.job in ended]
+        found = recoveries(followed, ended, attempts, faults)
+        return Report(order, self.scale, verdict, faults, found, ended, attempts)
+
+    def _trainers_left(self) -> list[int]:
+        give_up_at = time.monotonic() + GONE_WITHIN_S
+        while (left := [one.pid for one in trainers(self.cluster)]) and time.monotonic() < give_up_at:
+            self.cluster.keeper.wait(_LOOK_AGAIN_S)
+        return left
+
+    def _wait_for_free_slots(self) -> None:
+        give_up_at = time.monotonic() + _SLOTS_FREE_WITHIN_S
+        while time.monotonic() < give_up_at:
+            slots = [slot for node in self._workload.nodes() for slot in node["slots"]]
+            if all(slot["state"] == "free" for slot in slots):
+                return
+            self.cluster.keeper.wait(0.5)
+
+
+@contextmanager
+def standing(
+    root: Path, say: Callable[[str], None], *, scale: float, n_nodes: int = 4, step_s: float = 0.04
+) -> Iterator[Stage]:
+    """A stage in the folder `root`, which must be new or empty."""
+    began = time.monotonic()
+    with running_cluster(root, n_nodes=n_nodes, time_scale=scale, step_s=step_s) as cluster:
+        say(f"the stack stands at {cluster.url} after {time.monotonic() - began:.0f} s; logs: {root}")
+        workload = Workload(cluster.url, cluster.api_key)
+        file = workload.upload(write_digits(root / "scans", 0, _N_PICTURES))
+        yield Stage(cluster, scale, say, workload, file)

@@ -1,0 +1,147 @@
+"""The jobs of a run: submitted over HTTP, followed live, fetched when they are over."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Thread
+from typing import Any, TypeVar
+
+from harness.injector import boottime
+from thaw.client import Thaw
+from thaw.errors import ServerRefused, ServerUnreachable
+from thaw.shapes import Event, Job
+from thaw.transport import Transport
+
+MODEL = "slow_network"
+_PATIENCE_S = 600.0
+_LOOK_AGAIN_S = 0.5
+T = TypeVar("T")
+
+# By name, what differs from job to job: ranks, and whether processes of their own load the pictures.
+VARIETIES: dict[str, dict[str, Any]] = {
+    "alone": {"ranks": 1, "augment": "none", "seed": 1},
+    "loading": {"ranks": 1, "augment": "crop_flip", "seed": 2},
+    "pair": {"ranks": 2, "augment": "none", "seed": 3},
+}
+_TURNS = ("alone", "loading", "pair", "alone")
+
+
+def variety(number: int) -> str:
+    """The variety of a run's job `number`."""
+    return _TURNS[number % len(_TURNS)]
+
+
+def spec(name: str, file: str, n_epochs: int) -> dict[str, Any]:
+    """The body of a job of one variety."""
+    differing = VARIETIES[name]
+    return {
+        "model": MODEL,
+        "training_file": file,
+        "validation_fraction": 0.2,
+        "hyperparameters": {"n_epochs": n_epochs, "batch_size": 16, "learning_rate": 0.001},
+        "preprocessing": {"image_size": 8, "augment": differing["augment"]},
+        "resources": {"devices_per_node": differing["ranks"]},
+        "seed": differing["seed"],
+        "metadata": {"variety": name},
+    }
+
+
+@dataclass
+class Followed:
+    """A job, and its events as a follower heard them, each with when it came (boot time, seconds)."""
+
+    id: str
+    variety: str
+    heard: list[tuple[float, Event]] = field(default_factory=list)
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What the API says of a job at the end; `weights` is the SHA-256 of the bytes it sent."""
+
+    job: Job
+    events: list[Event]
+    artifacts: list[str]
+    weights: str | None
+
+
+class Workload:
+    """Jobs and their followers, each a thread with a client of its own."""
+
+    def __init__(self, url: str, api_key: str) -> None:
+        self.jobs: list[Followed] = []
+        self._url = url
+        self._api_key = api_key
+        self._thaw = Thaw(url, api_key)
+        self._transport = Transport(url, api_key)
+        self._threads: list[Thread] = []
+
+    def upload(self, folder: Path) -> str:
+        return self._thaw.files.upload(folder).id
+
+    def submit(self, name: str, file: str, n_epochs: int) -> Followed:
+        """Submit a job and begin to follow it."""
+        followed = Followed(self._thaw.jobs.create(spec(name, file, n_epochs)).id, name)
+        self.jobs.append(followed)
+        thread = Thread(target=self._follow, args=(followed,), name=f"follows-{followed.id}", daemon=True)
+        thread.start()
+        self._threads.append(thread)
+        return followed
+
+    @property
+    def n_open(self) -> int:
+        """How many jobs are not over, as far as their followers have heard."""
+        return sum(thread.is_alive() for thread in self._threads)
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return patiently(self._thaw.nodes)
+
+    def ended(self, job_id: str) -> Ended:
+        """All that is to be checked of one job."""
+        jobs = self._thaw.jobs
+        job = patiently(lambda: jobs.get(job_id))
+        artifacts = patiently(lambda: [one.name for one in jobs.artifacts(job_id)])
+        weights = None
+        if "model.safetensors" in artifacts:
+            weights = patiently(lambda: self._weights(job_id))
+        return Ended(job, patiently(lambda: list(self._events(job_id))), artifacts, weights)
+
+    def _weights(self, job_id: str) -> str:
+        path = f"/v1/fine_tuning/jobs/{job_id}/artifacts/model.safetensors"
+        with self._transport.stream(path) as response:
+            return hashlib.sha256(b"".join(response.iter_bytes())).hexdigest()
+
+    def _events(self, job_id: str) -> list[Event]:
+        """The whole list, as its pages give it and no follower."""
+        path, found, after = f"/v1/fine_tuning/jobs/{job_id}/events", [], None
+        while True:
+            page = self._transport.get(path, limit=100, order="asc", after=after)
+            found += [Event.read(raw["seq"], raw) for raw in page["data"]]
+            if not page["has_more"]:
+                return found
+            after = str(found[-1].seq)
+
+    def _follow(self, followed: Followed) -> None:
+        try:
+            with Thaw(self._url, self._api_key) as thaw:
+                for event in thaw.jobs.events(followed.id, patience_s=_PATIENCE_S):
+                    followed.heard.append((boottime(), event))
+        except (ServerUnreachable, ServerRefused) as error:
+            followed.failure = str(error)
+
+
+def patiently(ask: Callable[[], T], within_s: float = 60.0) -> T:
+    """Ask again while the server is away or not itself yet."""
+    until = time.monotonic() + within_s
+    while True:
+        try:
+            return ask()
+        except (ServerUnreachable, ServerRefused):
+            if time.monotonic() > until:
+                raise
+        time.sleep(_LOOK_AGAIN_S)

@@ -23,8 +23,8 @@ from devstack.processes import running
 from devstack.redis import Redis
 from scheduler.loop import Scheduler
 from shared.db.engine import make_engine, transaction
-from shared.db.models import NodeRow, RegisteredModel
-from shared.domain.job import JobState, NodeState
+from shared.db.models import Attempt, NodeRow, RegisteredModel
+from shared.domain.job import JobState, NodeState, Outcome
 from shared.queue import UnfitRedis, check_redis, make_app, publish, redis_client
 from shared.settings import Settings
 from worker.handling import left_behind
@@ -232,6 +232,26 @@ def test_a_worker_hears_its_queue_again_after_redis_was_away(
         app = make_app(settings.redis_url.get_secret_value())
         publish(app, node_id="node-0", allocation_id=offer.allocation_id, dispatch_seq=1)
         eventually(lambda: state(world, job) is JobState.RUNNING, within_s=60)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("scheduling")
+def test_fifty_queued_jobs_outlive_a_redis_that_forgets_everything(
+    world: World, settings: Settings, start: Start
+) -> None:
+    jobs = [world.job() for _ in range(50)]
+    start()
+    eventually(lambda: [state(world, job) for job in jobs].count(JobState.RUNNING) == 2, within_s=60)
+
+    with redis_client(settings.redis_url.get_secret_value()) as queue:
+        queue.flushall()
+    let_finish(settings)
+
+    eventually(lambda: all(state(world, job) is JobState.SUCCEEDED for job in jobs), within_s=200)
+    with transaction(world.engine) as session:
+        outcomes = session.scalars(select(Attempt.outcome)).all()
+    # An offer whose message was forgotten is taken back after a while, and uses up no attempt.
+    assert [outcomes.count(Outcome.SUCCEEDED), outcomes.count(Outcome.LOST)] == [50, 0]
 
 
 def test_a_worker_tells_the_registered_models_it_has(world: World, start: Start) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy import select
 
 from harness.cluster import CENTRE, Cluster
 from harness.gates import State
-from harness.plan import LEVELS, SERVICES, Fault
+from harness.plan import HOST, LEVELS, SERVICES, Fault
 from harness.targets import targets
 from shared.db.engine import make_engine, transaction
 from shared.db.models import Allocation
@@ -47,7 +47,7 @@ class Injection:
 def inject(cluster: Cluster, fault: Fault, scale: float) -> Injection | None:
     """Do it; times of the fault are multiplied by `scale`."""
     kind, seconds = fault.kind, fault.kind.for_s * scale
-    if kind.what in ("kill", "stop") and kind.on in (*SERVICES, *LEVELS):
+    if kind.what in ("kill", "stop") and kind.on in (*SERVICES, *LEVELS, HOST):
         return _signal(cluster, fault, seconds)
     if kind.what.endswith(" from"):
         return _close_gates(cluster, fault, seconds)
@@ -56,7 +56,7 @@ def inject(cluster: Cluster, fault: Fault, scale: float) -> Injection | None:
 
 def _signal(cluster: Cluster, fault: Fault, seconds: float) -> Injection | None:
     found = targets(cluster, fault.kind.on)
-    busy = _busy(cluster) if fault.kind.on in LEVELS else []
+    busy = _busy(cluster)
     target = _pick([one for one in found if one.node in busy] or found, fault)
     if target is None:
         return None

@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from harness.plan import LOST_S, Fault, Kind
+from harness.plan import HOST, LOST_S, Fault, Kind
 from harness.stage import STEPS_PER_EPOCH, Order, Report
 
 # Of the settings: how long after its last renewal a run is held, in seconds at scale 1.
 _HOLD_AFTER_S = 40.0
+# The launcher looks ten times a second; this machine may be busy.
+_A_MOMENT_S = 2.0
 
 Claim = Callable[[Report], list[str]]
 
@@ -20,7 +22,7 @@ class Scenario:
     """Jobs, and one fault once `computing` of them have made a step.
 
     `lives_s` is how long a job computes at least, in seconds at scale 1 (0: a single epoch). `also` says what
-    was not as it must be, beside what the checker finds in every run.
+    was not as it must be, beside what the checker finds in every run. `may_overlap`: the promise's exception.
     """
 
     varieties: Sequence[str]
@@ -28,6 +30,7 @@ class Scenario:
     also: Claim
     lives_s: float = 0.0
     computing: int = 1
+    may_overlap: bool = False
 
     def order(self, scale: float, step_s: float) -> Order:
         """The jobs, long enough for a stack of that scale."""
@@ -73,6 +76,25 @@ def wrote_nothing_more(report: Report) -> list[str]:
     return found
 
 
+def computed_on_for_a_moment(report: Report) -> list[str]:
+    """Of a whole host that was woken past its lease the trainer is dead soon, and nothing was written."""
+    found = wrote_nothing_more(report)
+    woken = report.injected[0].until
+    assert woken is not None
+    lost = {
+        raw["id"]
+        for one in report.ended.values()
+        for raw in one.job.raw["attempts"]
+        if raw["outcome"] == "lost"
+    }
+    late = {log.attempt: log.last - woken for log in report.logs if log.attempt in lost}
+    return found + [
+        f"{attempt} computed on for {seconds:.1f} s"
+        for attempt, seconds in late.items()
+        if seconds > _A_MOMENT_S
+    ]
+
+
 def _longest_gap(steps: Sequence[tuple[float, int]]) -> float:
     return max((later - earlier for (earlier, _), (later, _) in pairwise(steps)), default=0.0)
 
@@ -86,6 +108,10 @@ SCENARIOS: Mapping[str, Scenario] = {
     "worker-stopped-past-its-lease": Scenario(
         _TWO, Kind("stop", "worker", LOST_S), wrote_nothing_more, 80.0, computing=2
     ),
+    "host-stopped-past-its-lease": Scenario(
+        _TWO, Kind("stop", HOST, LOST_S), computed_on_for_a_moment, 80.0, computing=2, may_overlap=True
+    ),
+    "same-message-100-times": Scenario(("alone",), Kind("deliver 100 times"), none_restarted, 80.0),
     "no-postgres-for-one-worker": Scenario(
         _TWO, Kind("black-hole one node from", "postgres", LOST_S), wrote_nothing_more, 80.0, computing=2
     ),

@@ -17,8 +17,9 @@ _ATTEMPT = re.compile(r"/runs/(attempt-[0-9a-z]+)")
 class Target:
     """A process, and the node and attempt that it belongs to, where it belongs to any.
 
-    A "worker" is a node's Celery with its whole pool, the `others`. `below` are the processes that must end
-    with it: all that it has started, and what belongs to the same attempt.
+    A "worker" is a node's Celery with its whole pool, a "host" all that runs on a node; the `others` are hit
+    together with `process`. `below` are those that must end with it: all that it has started, and what
+    belongs to the same attempt.
     """
 
     level: str
@@ -61,6 +62,7 @@ def _on_node(cluster: Cluster, node: str) -> Iterator[Target]:
     pools, below = _children(celery), tuple(_descendants(celery))
     yield Target("celery", celery, node, below=below)
     yield Target("worker", celery, node, below=below, others=tuple(pools))
+    yield Target("host", celery, node, below=below, others=below)
     for pool in pools:
         launchers = _children(pool, lambda words: "worker.launcher" in words)
         if not launchers:

@@ -112,14 +112,24 @@ class Gates:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        asyncio.run_coroutine_threadsafe(_end_all(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
 
     def make(self, at: Address, target: Address) -> Gate:
         """An open gate that listens at `at`."""
         gate = Gate(at, target, self._loop)
         asyncio.run_coroutine_threadsafe(gate.open(), self._loop).result()
         return gate
+
+
+async def _end_all() -> None:
+    """What still passes is cut off, while the loop can see to it."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def free_port() -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from harness.injector import Injected
+from harness.causes import Loss
 from harness.testimony import AttemptLog
 from harness.workload import Ended, Followed
 
@@ -20,6 +20,7 @@ class Recovery:
     """
 
     job: str
+    fault: str
     noticing: float
     queued: float
     starting: float
@@ -32,51 +33,30 @@ def recoveries(
     followed: Sequence[Followed],
     ended: Mapping[str, Ended],
     attempts: Sequence[AttemptLog],
-    faults: Sequence[Injected],
+    found: Sequence[Loss],
 ) -> list[Recovery]:
-    """One for each attempt that was lost and followed by one that made a step."""
-    return [found for job in followed for found in _of_job(job, ended[job.id], attempts, faults)]
+    """One for each attempt that a fault has ended and that was followed by one which made a step."""
+    steps = {log.attempt: log.first_step for log in attempts}
+    heard = {job.id: job for job in followed}
+    measured = []
+    for loss in found:
+        order = [str(raw["id"]) for raw in ended[loss.job].job.raw["attempts"]]
+        later = [steps.get(attempt) for attempt in order[order.index(loss.attempt) + 1 :]]
+        step = next((moment for moment in later if moment is not None), None)
+        if loss.cause is not None and step is not None:
+            measured.append(_measured(heard[loss.job], loss, loss.cause.fault.kind.name, loss.cause.at, step))
+    return measured
 
 
-def _of_job(
-    job: Followed, one: Ended, attempts: Sequence[AttemptLog], faults: Sequence[Injected]
-) -> list[Recovery]:
+def _measured(job: Followed, loss: Loss, name: str, fault: float, step: float) -> Recovery:
     moves = [(at, str(event.data["new"])) for at, event in job.heard if "new" in event.data]
-    steps = {log.attempt: log.first_step for log in attempts if log.job == job.id}
-    lost = [raw["id"] for raw in one.job.raw["attempts"] if raw["outcome"] == "lost"]
-    backs = _returns(moves)
-    order = [raw["id"] for raw in one.job.raw["attempts"]]
-    found = []
-    for attempt, back in zip(lost, backs, strict=False):
-        fault = _cause(attempt, back, faults)
-        following = [steps.get(later) for later in order[order.index(attempt) + 1 :]]
-        step = next((moment for moment in following if moment is not None), None)
-        if fault is not None and step is not None:
-            found.append(_measured(job.id, moves, fault.at, back, step))
-    return found
-
-
-def _returns(moves: Sequence[tuple[float, str]]) -> list[float]:
-    """When the job came back into the queue from running: once for each attempt that was lost."""
-    return [at for (_, old), (at, new) in pairwise(moves) if old == "running" and new == "queued"]
-
-
-def _cause(attempt: str, back: float, faults: Sequence[Injected]) -> Injected | None:
-    """The last fault before the loss that hit this attempt itself; else the last that was injected."""
-    before = [one for one in faults if one.injection and one.at <= back]
-    own = [one for one in before if one.injection and one.injection.attempt == attempt]
-    return next(reversed(own or before), None)
-
-
-def _measured(
-    job: str, moves: Sequence[tuple[float, str]], fault: float, back: float, step: float
-) -> Recovery:
-    running = max((at for at, new in moves if new == "running" and at < step), default=back)
-    queued = 0.0
-    for (since, state), (until, _) in pairwise(moves):
-        if state == "queued" and since >= back and until <= running:
-            queued += until - since
-    return Recovery(job, max(0.0, running - fault - queued), queued, max(0.0, step - running))
+    running = max((at for at, new in moves if new == "running" and at < step), default=loss.at)
+    queued = sum(
+        until - since
+        for (since, state), (until, _) in pairwise(moves)
+        if state == "queued" and since >= loss.at and until <= running
+    )
+    return Recovery(job.id, name, max(0.0, running - fault - queued), queued, max(0.0, step - running))
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from scans import write_digits
 
 from harness import testimony
+from harness.causes import losses, unexplained
 from harness.checker import Verdict, check_faults, check_leftovers, judge
 from harness.cluster import Cluster, running_cluster
 from harness.injections import keep_snapshot
@@ -142,8 +144,19 @@ class Stage:
         check_leftovers(verdict, left, self._workload.nodes())
         check_faults(verdict, faults)
         attempts = [log for log in testimony.attempts_of(logs) if log.job in ended]
-        found = recoveries(followed, ended, attempts, faults)
+        lost = losses(followed, ended, faults, self.scale)
+        verdict.wrong += unexplained(lost)
+        found = recoveries(followed, ended, attempts, lost)
+        self._write_down(ended.values())
         return Report(order, self.scale, verdict, faults, found, ended, attempts)
+
+    def _write_down(self, ended: Iterable[Ended]) -> None:
+        """For whoever looks into a broken promise: what the API said at the end, beside the logs."""
+        with (self.cluster.folder.root / "ended.jsonl").open("a", encoding="utf-8") as file:
+            for one in ended:
+                events = [dict(event.raw) for event in one.events]
+                attempts = one.job.raw["attempts"]
+                file.write(json.dumps({"id": one.job.id, "attempts": attempts, "events": events}) + "\n")
 
     def _trainers_left(self) -> list[int]:
         give_up_at = time.monotonic() + GONE_WITHIN_S

@@ -49,7 +49,7 @@ def recoveries(report: Report) -> str:
 def _in_parts(one: Recovery, scale: float) -> str:
     return (
         f"recovered: {one.at_default_leases(scale):6.1f} s at default leases: {one.noticing:.1f} s until "
-        f"taken again, {one.starting:.1f} s to its next step ({one.queued:.1f} s without a slot) {one.job}"
+        f"taken again, {one.starting:.1f} s to its next step ({one.queued:.1f} s without a slot): {one.fault}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ def overlaps_of_slots(logs: Sequence[RankLog]) -> list[str]:
 def _overlaps(spans: Iterable[tuple[str, str, float, float]]) -> list[str]:
     found, latest = [], dict[str, tuple[str, float]]()
     for where, who, first, last in sorted(spans, key=lambda span: span[2]):
-        before, until = latest.get(where, ("", 0.0))
+        before, until = latest.get(where, ("", -math.inf))
         if first <= until:
             found.append(f"{where}: {who} began {until - first:.3f} s before the end of {before}")
         if last > until:

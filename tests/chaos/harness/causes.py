@@ -1,0 +1,84 @@
+"""Which fault ended an attempt: its recovery is measured from there, and a loss without a fault is found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from harness.injector import Injected
+from harness.plan import LEVELS, SERVICES, SHORT_S, Kind
+from harness.workload import Ended, Followed
+
+# What a fault brings about may show so much later, at default lease times: a lease, and a look at the leases.
+_LATE_S = 75.0
+# On this machine, whatever the lease times: processes that end, are looked at, and are started.
+_SLACK_S = 10.0
+
+
+@dataclass(frozen=True)
+class Loss:
+    """An attempt that was lost: where it ran, and when its job was queued again (boot time, seconds)."""
+
+    job: str
+    attempt: str
+    node: str
+    at: float
+    cause: Injected | None
+
+
+def losses(
+    followed: Sequence[Followed], ended: dict[str, Ended], faults: Sequence[Injected], scale: float
+) -> list[Loss]:
+    """Every attempt that was lost, each with the fault that most likely did it."""
+    return [loss for job in followed for loss in _of_job(job, ended[job.id], faults, scale)]
+
+
+def unexplained(found: Sequence[Loss]) -> list[str]:
+    """Attempts that were lost although no fault had touched them."""
+    return [
+        f"{loss.job}: {loss.attempt} on {loss.node} was lost, and nothing was done to it"
+        for loss in found
+        if loss.cause is None
+    ]
+
+
+def _of_job(job: Followed, one: Ended, faults: Sequence[Injected], scale: float) -> Iterator[Loss]:
+    lost = [str(raw["id"]) for raw in one.job.raw["attempts"] if raw["outcome"] == "lost"]
+    for attempt, (node, at) in zip(lost, _returns(job), strict=False):
+        yield Loss(job.id, attempt, node, at, _cause(attempt, node, at, faults, scale))
+
+
+def _returns(job: Followed) -> list[tuple[str, float]]:
+    """The node that a job ran on and when it came back from there, for each time it did."""
+    moves = [(at, event) for at, event in job.heard if "new" in event.data]
+    return [
+        (str(before.raw["actor"]), at)
+        for (_, before), (at, after) in pairwise(moves)
+        if before.data["new"] == "running" and after.data["new"] == "queued"
+    ]
+
+
+def _cause(attempt: str, node: str, at: float, faults: Sequence[Injected], scale: float) -> Injected | None:
+    """The last before the loss that could have done it; where there is none, the last that touched it."""
+    touching = [one for one in faults if _touches(one, attempt, node, at, scale)]
+    able = [one for one in touching if _can_end(one.fault.kind)]
+    return next(reversed(able or touching), None)
+
+
+def _touches(one: Injected, attempt: str, node: str, at: float, scale: float) -> bool:
+    injection = one.injection
+    if injection is None or not one.at <= at <= (one.until or one.at) + _LATE_S * scale + _SLACK_S:
+        return False
+    if injection.attempt is not None:
+        return injection.attempt == attempt
+    if injection.node is not None:
+        return injection.node == node
+    return one.fault.kind.on not in SERVICES
+
+
+def _can_end(kind: Kind) -> bool:
+    """Whether a fault of this kind ends the attempt that it hits, as far as can be told."""
+    if kind.what in ("kill", "fill disk"):
+        return kind.on in ("", *LEVELS)
+    return kind.for_s > SHORT_S and (kind.on in LEVELS or kind.on == "postgres")

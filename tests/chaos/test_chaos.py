@@ -40,5 +40,5 @@ def test_twelve_jobs_outlive_twenty_faults(tmp_path: Path) -> None:
     told = run_harness(tmp_path / "run", "--jobs", "12", "--faults", "20", "--seed", str(SEED))
 
     cells = [cell.strip() for cell in told.splitlines()[2].split("|")]
-    assert cells[1:3] == [f"seed {SEED}", "12"]
-    assert int(cells[3]) >= 15, f"too few faults found anything to hit:\n{told}"
+    assert cells[1] == f"seed {SEED}"
+    assert int(cells[4]) >= 15, f"too few faults found anything to hit:\n{told}"

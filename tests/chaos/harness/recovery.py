@@ -13,10 +13,9 @@ from harness.workload import Ended, Followed
 
 @dataclass(frozen=True)
 class Recovery:
-    """Seconds on this machine: until the job was offered and taken again, and from there to its next step.
+    """Seconds as they were measured: until the job was taken again, and from there to its next step.
 
-    The first part is made of leases and offers, and so shortened by the time scale; the second, the start of
-    processes, is not. Left out is `queued`, the time in which the job waited for a free slot.
+    Left out is `queued`, the time in which the job waited for a free slot.
     """
 
     job: str
@@ -25,8 +24,9 @@ class Recovery:
     queued: float
     starting: float
 
-    def at_default_leases(self, scale: float) -> float:
-        return self.noticing / scale + self.starting
+    @property
+    def seconds(self) -> float:
+        return self.noticing + self.starting
 
 
 def recoveries(

@@ -8,18 +8,19 @@ from harness.recovery import Recovery, percentile
 from harness.stage import Report
 
 HEADING = (
-    "| run | jobs | faults | attempts lost | jobs lost | done twice | overlapping | otherwise wrong "
-    "| recovery p50 / p99 | s |\n|---|---|---|---|---|---|---|---|---|---|"
+    "| run | time scale | jobs | faults | attempts lost | jobs lost | done twice | overlapping "
+    "| otherwise wrong | recovery p50 / p99 | seconds |\n|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
 def row(name: str, report: Report) -> str:
-    """One line; recovery is at default lease times."""
+    """One line; recovery is at the run's time scale."""
     verdict = report.verdict
-    times = [one.at_default_leases(report.scale) for one in report.recoveries]
+    times = [one.seconds for one in report.recoveries]
     middle, most = percentile(times, 0.5), percentile(times, 0.99)
     cells = [
         name,
+        f"{report.scale:g}",
         len(report.ended),
         len(report.injected),
         report.attempts["lost"],
@@ -42,14 +43,14 @@ def faults(report: Report) -> str:
 
 def recoveries(report: Report) -> str:
     """Each recovery in its parts, the longest first."""
-    ordered = sorted(report.recoveries, key=lambda one: -one.at_default_leases(report.scale))
-    return "\n".join(_in_parts(one, report.scale) for one in ordered)
+    ordered = sorted(report.recoveries, key=lambda one: -one.seconds)
+    return "\n".join(_in_parts(one) for one in ordered)
 
 
-def _in_parts(one: Recovery, scale: float) -> str:
+def _in_parts(one: Recovery) -> str:
     return (
-        f"recovered: {one.at_default_leases(scale):6.1f} s at default leases: {one.noticing:.1f} s until "
-        f"taken again, {one.starting:.1f} s to its next step ({one.queued:.1f} s without a slot): {one.fault}"
+        f"recovered in {one.seconds:.1f} s: {one.noticing:.1f} s until taken again, {one.starting:.1f} s to "
+        f"the next step (and {one.queued:.1f} s without a free slot): {one.fault}"
     )
 
 

@@ -1,4 +1,4 @@
-"""python -m harness: faults on a real stack, and a row of the table. 1 when a promise was broken.
+"""A proof of the promise for sceptics: faults on a real stack, and a row of the table. 1 when it was broken.
 
 Without --scenario the faults are drawn from the seed.
 """

@@ -15,6 +15,9 @@ from socket import create_connection
 from urllib.parse import quote
 
 import httpx
+from harness.disks import small_disks
+from harness.gates import Gate, Gates, free_port
+from harness.keeper import Keeper
 
 from devstack.folder import DataFolder
 from devstack.house import ROOT, House, environment
@@ -22,9 +25,6 @@ from devstack.postgres import USER, Postgres
 from devstack.processes import Child, Part
 from devstack.redis import Redis
 from devstack.sockets import socket_folder
-from harness.disks import small_disks
-from harness.gates import Gate, Gates, free_port
-from harness.keeper import Keeper
 from shared.settings import Settings
 
 HOST = "127.0.0.1"

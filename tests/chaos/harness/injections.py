@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import psutil
-from sqlalchemy import select
-
 from harness.cluster import CENTRE, Cluster
 from harness.gates import State
 from harness.plan import HOST, LEVELS, SERVICES, Fault
 from harness.targets import targets
+from sqlalchemy import select
+
 from shared.db.engine import make_engine, transaction
 from shared.db.models import Allocation
 from shared.domain.job import LIVE_ALLOCATION_STATES

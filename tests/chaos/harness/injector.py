@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 
 import psutil
 import redis
-from kombu.exceptions import OperationalError as QueueAway
-from sqlalchemy.exc import DBAPIError
-
 from harness.cluster import Cluster
 from harness.injections import Injection, inject
 from harness.plan import Fault
+from kombu.exceptions import OperationalError as QueueAway
+from sqlalchemy.exc import DBAPIError
 
 GONE_WITHIN_S = 10.0
 # What an injection itself may meet on a stack that other faults have hit.

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scans import write_digits
-
 from harness import testimony
 from harness.causes import losses, unexplained
 from harness.checker import Verdict, check_faults, check_leftovers, judge
@@ -23,6 +21,7 @@ from harness.recovery import Recovery, recoveries
 from harness.targets import trainers
 from harness.testimony import AttemptLog
 from harness.workload import Ended, Followed, Workload
+from scans import write_digits
 
 STEPS_PER_EPOCH = 12  # 192 pictures to train on, 16 at a time
 _N_PICTURES = 240

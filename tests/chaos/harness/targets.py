@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import psutil
-
 from harness.cluster import SCHEDULERS, Cluster
 
 _ATTEMPT = re.compile(r"/runs/(attempt-[0-9a-z]+)")

@@ -11,6 +11,7 @@ from threading import Thread
 from typing import Any, TypeVar
 
 from harness.injector import boottime
+
 from thaw.client import Thaw
 from thaw.errors import ServerRefused, ServerUnreachable
 from thaw.shapes import Event, Job

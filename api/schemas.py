@@ -61,6 +61,7 @@ class AttemptView(BaseModel):
     id: str
     number: int
     state: str
+    resume_from: str | None = Field(None, description="the checkpoint that it goes on from")
     outcome: str | None
     error: dict[str, Any] | None
     created_at: int
@@ -167,16 +168,29 @@ class EventView(BaseModel):
     data: dict[str, Any]
 
 
+class CheckpointFile(BaseModel):
+    name: str
+    bytes: int
+    sha256: str
+
+
 class CheckpointView(BaseModel):
+    """A whole checkpoint in the store. The job goes on from the newest that is not damaged."""
+
     id: str
     object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
     created_at: int
     fine_tuning_job_id: str
     fine_tuned_model_checkpoint: str
     step_number: int
-    epoch: int
-    is_best: bool
-    metrics: dict[str, float]
+    epoch: int = Field(description="epochs done")
+    attempt: int = Field(description="the number of the try that wrote it")
+    is_newest: bool
+    is_best: bool = Field(description="of the epoch with the lowest validation loss so far")
+    is_damaged: bool
+    bytes: int
+    files: list[CheckpointFile]
+    metrics: dict[str, float | None]
 
 
 class ArtifactView(BaseModel):

@@ -9,6 +9,7 @@ from api.job_fields import common_fields, seconds_by_part
 from api.schemas import (
     ArtifactView,
     AttemptView,
+    CheckpointFile,
     CheckpointView,
     EventView,
     FileObject,
@@ -25,7 +26,8 @@ from api.schemas import (
 )
 from shared.db.inventory import Holders
 from shared.db.inventory import NodeView as KnownNode
-from shared.db.models import Artifact, Attempt, Checkpoint, Event, File, Job, Metric
+from shared.db.listed_checkpoints import ListedCheckpoint
+from shared.db.models import Artifact, Attempt, Event, File, Job, Metric
 from shared.db.paging import Page
 from shared.domain.errors import NotFound
 from shared.domain.job import JobState
@@ -116,6 +118,7 @@ def attempt_view(attempt: Attempt) -> AttemptView:
         id=attempt.id,
         number=attempt.number,
         state=attempt.state,
+        resume_from=attempt.resume_from,
         outcome=attempt.outcome,
         error=attempt.error,
         created_at=unix(attempt.created_at),
@@ -139,7 +142,9 @@ def event_view(event: Event) -> EventView:
     )
 
 
-def checkpoint_view(checkpoint: Checkpoint) -> CheckpointView:
+def checkpoint_view(listed: ListedCheckpoint) -> CheckpointView:
+    checkpoint = listed.row
+    files = [CheckpointFile(**entry) for entry in checkpoint.manifest.get("files", [])]
     return CheckpointView(
         id=checkpoint.id,
         created_at=unix(checkpoint.created_at),
@@ -147,7 +152,12 @@ def checkpoint_view(checkpoint: Checkpoint) -> CheckpointView:
         fine_tuned_model_checkpoint=f"{checkpoint.job_id}:step-{checkpoint.step}",
         step_number=checkpoint.step,
         epoch=checkpoint.epoch,
-        is_best=checkpoint.is_best,
+        attempt=listed.attempt,
+        is_newest=listed.is_newest,
+        is_best=listed.is_best,
+        is_damaged=checkpoint.damaged_at is not None,
+        bytes=sum(file.bytes for file in files),
+        files=files,
         metrics={"step": float(checkpoint.step), **checkpoint.manifest.get("metrics", {})},
     )
 

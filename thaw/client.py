@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
+from thaw.checkpoints import Checkpoints
 from thaw.files import Files
 from thaw.jobs import Jobs
 from thaw.transport import Transport
@@ -27,6 +28,7 @@ class Thaw:
         self._transport = Transport(url, api_key)
         self.files = Files(self._transport)
         self.jobs = Jobs(self._transport)
+        self.checkpoints = Checkpoints(self._transport)
         self.models = Models(self._transport)
 
     def plan(self, spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,9 +8,8 @@ from typing import Any
 from urllib.parse import quote
 
 from thaw.downloads import Progress, fetch
-from thaw.errors import UsageError
 from thaw.following import Follower
-from thaw.kinds import Kind, kind_of, path_of
+from thaw.kinds import Kind, path_of, training_path
 from thaw.log_following import LogFollower
 from thaw.paging import pages
 from thaw.shapes import Artifact, Event, Job
@@ -90,11 +89,11 @@ class Jobs:
 
     def metrics(self, job_id: str) -> Iterator[dict[str, Any]]:
         """The training and validation lines, the oldest first."""
-        return pages(self._transport, f"{_training_path(job_id)}/metrics", limit=1000)
+        return pages(self._transport, f"{training_path(job_id)}/metrics", limit=1000)
 
     def checkpoints(self, job_id: str) -> Iterator[dict[str, Any]]:
-        """What the job could go on from."""
-        return pages(self._transport, f"{_training_path(job_id)}/checkpoints")
+        """What the job could go on from, the newest first."""
+        return pages(self._transport, f"{training_path(job_id)}/checkpoints")
 
     def logs(self, job_id: str) -> Iterator[bytes]:
         """What the trainer of the last attempt wrote so far, piece by piece."""
@@ -127,10 +126,3 @@ class Jobs:
         """One file of the result in `folder`, whole and checked, or not there at all."""
         path = f"{path_of(job_id)}/artifacts/{quote(artifact.name)}"
         return fetch(self._transport, path, artifact, folder, progress, called=called)
-
-
-def _training_path(job_id: str) -> str:
-    """Where a job is that trains. Raises UsageError for another."""
-    if kind_of(job_id) is not Kind.FINE_TUNING:
-        raise UsageError(f"{job_id} is a feature extraction: it trains nothing, and measures nothing")
-    return path_of(job_id)

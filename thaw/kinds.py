@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from urllib.parse import quote
 
+from thaw.errors import UsageError
+
 
 class Kind(StrEnum):
     """What a job does."""
@@ -26,3 +28,10 @@ def kind_of(job_id: str) -> Kind:
 def path_of(job_id: str) -> str:
     """Where one job is."""
     return f"{kind_of(job_id).path}/{quote(job_id, safe='')}"
+
+
+def training_path(job_id: str) -> str:
+    """Where a job is that trains. Raises UsageError for another."""
+    if kind_of(job_id) is not Kind.FINE_TUNING:
+        raise UsageError(f"{job_id} is a feature extraction: it trains nothing, and measures nothing")
+    return path_of(job_id)

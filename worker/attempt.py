@@ -27,7 +27,6 @@ from shared.domain.events import (
     RESULT_FILE,
     SPEC_FILE,
     ErrorReport,
-    NoteLine,
     OutcomeReport,
 )
 from shared.domain.extraction import AnyRunSpec, ExtractorSpec
@@ -47,6 +46,7 @@ from worker.persist import until_answered
 from worker.progress_tail import ProgressTail
 from worker.records import Records
 from worker.result_files import RESULT_FILES, check_as_listed, listed_activations
+from worker.resume import Resuming, WritesNothing
 from worker.run_files import read_plain
 from worker.run_folder import write_whole
 from worker.trainer import launched
@@ -82,6 +82,7 @@ class Attempt:
         self._folder = folder
         self._lease = lease
         self._writes = claim.node_rank == 0
+        self._records = Records(engine, claim, lease, settings.node_name)
         self._store = open_store(settings.store_url, StoreOptions.from_settings(settings))
 
     def live(self) -> End:
@@ -131,8 +132,9 @@ class Attempt:
             interrupted=self._lease.check_stop,
             max_extraction_bytes=settings.max_extraction_bytes,
         )
+        resuming: Resuming = self._records if self._writes else WritesNothing()
         device: Any = "cpu" if self._devices.accelerator == "cpu" else "cuda"
-        return patiently(lambda: inputs.fetch(self._folder, device, self._note), self._lease.check_stop)
+        return patiently(lambda: inputs.fetch(self._folder, device, resuming), self._lease.check_stop)
 
     def _load_work(self) -> Work:
         try:
@@ -142,31 +144,19 @@ class Attempt:
                 raise LeaseLost(gone.message) from gone
             raise
 
-    def _note(self, line: NoteLine) -> None:
-        if self._writes:
-            self._must_hold(
-                self._ask(
-                    lambda session: leases.write_progress(
-                        session, token=self._claim.token, lines=[line], actor=self._settings.node_name
-                    )
-                )
-            )
-
     def _train(self, spec: AnyRunSpec) -> End:
         plan = launch_plan(self._claim, self._settings, self._devices, os.environ)
         write_whole(self._folder / SPEC_FILE, spec.model_dump_json(indent=1))
         write_whole(self._folder / LAUNCH_FILE, plan.model_dump_json(indent=1))
         if not self._writes:
             return End(self._run_trainer(spec, look=lambda: None))
-        records = Records(self._engine, self._claim, self._lease, self._settings.node_name)
         with UploadsBeside(
             self._store,
             self._claim,
             self._folder,
-            records.checkpoint,
+            self._records,
             self._lease.check_held,
             self._lease.patience_left_s,
-            record_shard=records.shard,
         ) as uploads:
             tail = ProgressTail(self._folder)
             passing_on = PassingOn(
@@ -248,10 +238,6 @@ class Attempt:
 
     def _ask(self, step: Callable[[Session], T]) -> T:
         return until_answered(self._engine, step, self._lease.check_stop)
-
-    def _must_hold(self, holds: bool) -> None:
-        if not holds:
-            raise LeaseLost("a write found that the lease is lost")
 
 
 def _without_checkpoint(report: OutcomeReport, away: StoreUnavailable) -> OutcomeReport:

@@ -25,7 +25,7 @@ from shared.domain.resolved import (
 )
 from worker.cache import Cache
 from worker.published import fetch_published
-from worker.resume import Note, fetch_checkpoint, fetch_file
+from worker.resume import Resuming, fetch_checkpoint, fetch_file
 from worker.unpack import unpack
 
 Device = Literal["cpu", "cuda"]
@@ -43,8 +43,8 @@ class Inputs:
     interrupted: Callable[[], None]
     max_extraction_bytes: int
 
-    def fetch(self, run: Path, device: Device, note: Note) -> AnyRunSpec:
-        """Fetch everything: a checkpoint below `run`, the rest into the cache. `note` tells of damaged ones.
+    def fetch(self, run: Path, device: Device, resuming: Resuming) -> AnyRunSpec:
+        """Fetch everything: a checkpoint below `run`, of which `resuming` is told, the rest into the cache.
 
         Raises the store's errors, Unavailable for weights that cannot be had, Invalid for a file that is not
         what the job needs.
@@ -52,12 +52,14 @@ class Inputs:
         resolved = self.work.resolved
         if isinstance(resolved, ResolvedExtraction):
             return self._extractor(resolved, device)
-        return self._trainer(resolved, run, device, note)
+        return self._trainer(resolved, run, device, resuming)
 
-    def _trainer(self, resolved: ResolvedJob, run: Path, device: Device, note: Note) -> TrainerSpec:
+    def _trainer(self, resolved: ResolvedJob, run: Path, device: Device, resuming: Resuming) -> TrainerSpec:
         work = self.work
         assert work.freeze_plan is not None, "whoever trains has one"
-        resume_from = fetch_checkpoint(self.store, work.checkpoints, run / "resume", note, self.interrupted)
+        resume_from = fetch_checkpoint(
+            self.store, work.checkpoints, run / "resume", resuming, self.interrupted
+        )
         return TrainerSpec(
             job_id=work.job_id,
             attempt_id=work.attempt_id,

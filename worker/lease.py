@@ -146,6 +146,10 @@ class Lease:
         if reason is None or reason is self._stop_reason:
             return
         request = StopRequest(reason=reason, grace_s=self._settings.scaled(STOP_GRACE_S[reason]))
-        write_whole(self._run / STOP_FILE, request.model_dump_json())
+        try:
+            write_whole(self._run / STOP_FILE, request.model_dump_json())
+        except OSError as error:  # a full disk: the next renewal tries again
+            structlog.get_logger(__name__).warning("stop_not_written", error=str(error))
+            return
         self._stop_seen = time.monotonic()
         self._stop_reason = reason

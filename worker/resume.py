@@ -4,42 +4,64 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
-from shared.artifacts import ArtifactCorrupt, ArtifactNotFound, ArtifactStore
+from shared.artifacts import ArtifactCorrupt, ArtifactNotFound, ArtifactStore, BadKey
 from shared.db.work import ResumePoint
-from shared.domain.events import MANIFEST_FILE, ManifestEntry, NoteLine
+from shared.domain.events import MANIFEST_FILE, ManifestEntry
 from worker.run_folder import write_whole
 
-Note = Callable[[NoteLine], None]
+
+class Resuming(Protocol):
+    """Whoever writes down what becomes of the checkpoints. Each may be told a second time."""
+
+    def left_out(self, point: ResumePoint, why: str) -> None:
+        """The checkpoint cannot be used, now and later."""
+
+    def goes_on_from(self, point: ResumePoint | None) -> None:
+        """The run goes on from there; None: it starts anew."""
+
+
+class WritesNothing:
+    """Of the nodes that leave it to node rank 0."""
+
+    def left_out(self, point: ResumePoint, why: str) -> None:
+        pass
+
+    def goes_on_from(self, point: ResumePoint | None) -> None:
+        pass
 
 
 def fetch_checkpoint(
     store: ArtifactStore,
     points: Sequence[ResumePoint],
     folder: Path,
-    note: Note,
+    resuming: Resuming,
     interrupted: Callable[[], None],
 ) -> Path | None:
     """Fetch the first of `points` (newest first) that is whole into `folder`; None: there is none.
 
-    Each that is damaged or gone is left out, and `note` told so.
+    Each that is damaged or gone is left out, and `resuming` told so.
     """
     for point in points:
         target = folder / f"step-{point.step:06d}"
         try:
             _fetch(store, point, target, interrupted)
-        except (ArtifactCorrupt, ArtifactNotFound) as error:
+        except (ArtifactCorrupt, ArtifactNotFound, BadKey) as error:
             shutil.rmtree(target, ignore_errors=True)
-            note(_left_out(point, error))
+            resuming.left_out(point, error.message)
         else:
+            resuming.goes_on_from(point)
             return target
+    resuming.goes_on_from(None)
     return None
 
 
 def _fetch(store: ArtifactStore, point: ResumePoint, target: Path, interrupted: Callable[[], None]) -> None:
+    if point.manifest is None:
+        raise ArtifactCorrupt(f"the manifest of {point.storage_prefix!r} cannot be read")
     shutil.rmtree(target, ignore_errors=True)  # what an earlier try has begun
     target.mkdir(parents=True)
     for entry in point.manifest.files:
@@ -68,13 +90,3 @@ def fetch_file(
             f"{key!r} has {size} bytes with SHA-256 {found}; "
             f"{expected.bytes} with {expected.sha256} were stored"
         )
-
-
-def _left_out(point: ResumePoint, error: Exception) -> NoteLine:
-    return NoteLine(
-        time=time.time(),
-        level="warn",
-        code="damaged_checkpoint",
-        message=f"The checkpoint at step {point.step} cannot be used, an earlier one is tried: {error}",
-        data={"checkpoint": point.id, "step": point.step},
-    )

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-import queue
 import re
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, BinaryIO, Protocol, Self
 
 import structlog
 
@@ -23,24 +23,42 @@ from shared.domain.activations import is_shard
 from shared.domain.events import LOG_FILE, MANIFEST_FILE, CheckpointLine, CheckpointManifest, ShardLine
 from worker.interruption import Interrupted
 from worker.patience import PATIENCE_S, patiently
-from worker.run_files import NotAPlainFile, open_plain, read_plain
+from worker.run_files import NotAPlainFile, open_plain
+from worker.upload_queue import UploadQueue
 
 _LOG_EVERY_S = 10.0
 _CHUNK_BYTES = 1024 * 1024
 _LOOK_AGAIN_S = 0.2
 _CHECKPOINT_FOLDER = re.compile(r"checkpoints/[A-Za-z0-9_-]+\Z")
 
-Record = Callable[[CheckpointManifest, str], None]
-RecordShard = Callable[[StoredArtifact], None]
+# Training goes first on a host that has too few cores for both.
+_NICENESS = 10
+
+
+class Recorder(Protocol):
+    """Whoever writes down what stands in the store now."""
+
+    def checkpoint(self, manifest: CheckpointManifest, prefix: str) -> None:
+        """A whole checkpoint, below `prefix`."""
+
+    def shard(self, shard: StoredArtifact) -> None:
+        """A whole shard."""
+
+    def note(self, code: str, message: str, data: dict[str, Any]) -> None:
+        """A warning for people."""
+
+
+class NotWhole(Exception):
+    """The run's own disk has damaged a checkpoint: its files are not what its manifest says."""
 
 
 class UploadsBeside:
     """A thread that uploads checkpoints and shards in their order, and logs.txt when it grew.
 
-    `record` is called with each checkpoint that stands in the store, `record_shard` with each shard; `shards`
-    are those of this run by name, to be read once it is finished. `give_up` is called before each try.
-    What the store did not take within `patience_s`, or the `seconds_left`, is left out: it may take the next
-    again. The newest checkpoint is another matter once the run has stopped, see `finish`.
+    `recorder` is told of each checkpoint and shard that stands in the store; `shards` are those of this run
+    by name, to be read once it is finished. `give_up` is called before each try. What the store did not take
+    within `patience_s`, or the `seconds_left`, is left out: it may take the next again. The newest checkpoint
+    is another matter once the run has stopped, see `finish`.
     """
 
     def __init__(
@@ -48,23 +66,22 @@ class UploadsBeside:
         store: ArtifactStore,
         claim: Claim,
         run: Path,
-        record: Record,
+        recorder: Recorder,
         give_up: Callable[[], None],
         seconds_left: Callable[[], float],
         *,
-        record_shard: RecordShard,
         patience_s: float = PATIENCE_S,
     ) -> None:
         self.shards: dict[str, StoredArtifact] = {}
         self._store = store
         self._claim = claim
         self._run = run
-        self._record = record
-        self._record_shard = record_shard
+        self._recorder = recorder
         self._give_up = give_up
         self._seconds_left = seconds_left
         self._patience_s = patience_s
-        self._waiting: queue.SimpleQueue[CheckpointLine | ShardLine] = queue.SimpleQueue()
+        self._waiting = UploadQueue()
+        self._is_behind = False
         self._closing = threading.Event()
         self._failure: Exception | None = None
         self._log_size = 0
@@ -84,10 +101,10 @@ class UploadsBeside:
         self._thread.join()
 
     def add(self, line: CheckpointLine | ShardLine) -> None:
-        """Upload this checkpoint or shard when those before it are done."""
+        """Upload this checkpoint or shard when those before it are done, or overtaken."""
         if isinstance(line, CheckpointLine):
             self._newest = line
-        self._waiting.put(line)
+        self._waiting.add(line)
 
     def check(self) -> None:
         """Raises what has ended the thread, if anything has."""
@@ -113,8 +130,9 @@ class UploadsBeside:
             self._bring_checkpoint(self._newest)
 
     def _work(self) -> None:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         try:
-            while not (self._closing.is_set() and self._waiting.empty()):
+            while not (self._closing.is_set() and self._waiting.is_empty()):
                 self._unless_away(self._upload_next)
                 self._unless_away(self._upload_log_when_due)
         except Interrupted:
@@ -129,13 +147,10 @@ class UploadsBeside:
             structlog.get_logger(__name__).warning("not_stored", error=away.message)
 
     def _upload_next(self) -> None:
-        try:
-            line = self._waiting.get(timeout=_LOOK_AGAIN_S)
-        except queue.Empty:
-            return
+        line = self._waiting.next(_LOOK_AGAIN_S)
         if isinstance(line, ShardLine):
             self._upload_shard(_checked_shard(line.file))
-        else:
+        elif line is not None:
             self._bring_checkpoint(line)
 
     def _bring_checkpoint(self, line: CheckpointLine) -> None:
@@ -143,24 +158,44 @@ class UploadsBeside:
         try:
             manifest = self._upload_checkpoint(folder, prefix)
         except FileNotFoundError:
-            # Trainers keep the last few: a store that was slow or away for long can be too late for one.
+            # Trainers keep the last few: a newer one waits.
             structlog.get_logger(__name__).warning("checkpoint_gone", folder=line.folder)
             return
-        self._record(manifest, prefix)
-        self._stored_step = line.step
+        except NotWhole as error:
+            self._warn(line, str(error))
+            return
+        except StoreUnavailable as away:
+            self._warn(line, away.message)
+            raise
+        self._recorder.checkpoint(manifest, prefix)
+        self._stored_step, self._is_behind = line.step, False
 
     def _upload_shard(self, name: str) -> None:
         key = artifact_key(*_place(self._claim), name)
         done = self._put(key, name)
         self.shards[name] = StoredArtifact(name=name, storage_key=key, bytes=done.size, sha256=done.sha256)
-        self._record_shard(self.shards[name])
+        self._recorder.shard(self.shards[name])
 
     def _upload_checkpoint(self, folder: str, prefix: str) -> CheckpointManifest:
-        manifest = CheckpointManifest.model_validate_json(read_plain(self._run, f"{folder}/{MANIFEST_FILE}"))
-        for entry in manifest.files:
-            self._put(f"{prefix}/{entry.name}", f"{folder}/{entry.name}")
-        self._put(f"{prefix}/{MANIFEST_FILE}", f"{folder}/{MANIFEST_FILE}")
+        """All is opened before the first byte goes: what is open stays, though the trainer drops its name."""
+        with ExitStack() as opened:
+            file = opened.enter_context(open_plain(self._run, f"{folder}/{MANIFEST_FILE}"))
+            manifest = _read_manifest(file)
+            names = [entry.name for entry in manifest.files]
+            files = [opened.enter_context(open_plain(self._run, f"{folder}/{name}")) for name in names]
+            for entry, opened_file in zip(manifest.files, files, strict=True):
+                found = self._put_open(f"{prefix}/{entry.name}", opened_file).sha256
+                if found != entry.sha256:
+                    raise NotWhole(f"{entry.name} on the node's disk is not what was written there")
+            self._put_open(f"{prefix}/{MANIFEST_FILE}", file)
         return manifest
+
+    def _warn(self, line: CheckpointLine, why: str) -> None:
+        """Tells the first of several in a row."""
+        if not self._is_behind:
+            message = f"the checkpoint at step {line.step} is not in the store: {why}"
+            self._recorder.note("checkpoint_not_stored", message, {"step": line.step})
+        self._is_behind = True
 
     def _upload_log_when_due(self) -> None:
         log = self._run / LOG_FILE
@@ -173,7 +208,11 @@ class UploadsBeside:
             self._log_size = size
 
     def _put(self, key: str, name: str) -> StoredObject:
-        step = partial(_put, self._store, key, self._run, name)
+        with open_plain(self._run, name) as file:
+            return self._put_open(key, file)
+
+    def _put_open(self, key: str, file: BinaryIO) -> StoredObject:
+        step = partial(_put_open, self._store, key, file)
         return patiently(step, self._give_up, self._patience_s, self._seconds_left)
 
     def _prefix(self, step: int) -> str:
@@ -205,7 +244,19 @@ def upload_results(
 
 def _put(store: ArtifactStore, key: str, run: Path, name: str) -> StoredObject:
     with open_plain(run, name) as file:
-        return store.put_stream(key, iter(partial(file.read, _CHUNK_BYTES), b""))
+        return _put_open(store, key, file)
+
+
+def _put_open(store: ArtifactStore, key: str, file: BinaryIO) -> StoredObject:
+    file.seek(0)  # a try before this one may have read it
+    return store.put_stream(key, iter(partial(file.read, _CHUNK_BYTES), b""))
+
+
+def _read_manifest(file: BinaryIO) -> CheckpointManifest:
+    try:
+        return CheckpointManifest.model_validate_json(file.read())
+    except ValueError as error:
+        raise NotWhole(f"its manifest cannot be read: {error}") from error
 
 
 def _place(claim: Claim) -> tuple[str, str, str]:

@@ -30,6 +30,7 @@ _NO_MATTER: dict[str, Any] = {
     "hyperparameters": {
         *("learning_rate", "lr_schedule", "warmup_steps"),
         *("gradient_clip_norm", "label_smoothing", "early_stopping_patience"),
+        "save_total_limit",
     },
     "preprocessing": {"mean", "std", "max_unreadable_fraction"},
 }

@@ -15,6 +15,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from shared.db.artifact_rows import StoredArtifact, store_artifacts
+from shared.db.checkpoints import leave_out_taken_up
 from shared.db.fence import lock_attempt
 from shared.db.history import move
 from shared.db.models import Allocation, Attempt, Job, Slot
@@ -137,7 +138,11 @@ def settle(
     attempt.outcome = (cause.outcome if cause else None) or Outcome.SUCCEEDED
     attempt.error = cause.error if cause else None
     attempt.ended_at = func.clock_timestamp()
-    _move_on(session, job, attempt.outcome, attempt.error, actor)
+    if leave_out_taken_up(session, job, attempt, actor):
+        to = AFTER_STOP[job.stop_reason] if job.stop_reason else JobState.QUEUED
+        move(session, job, to, actor=actor, reason="The checkpoint that the run went on from is left out.")
+    else:
+        _move_on(session, job, attempt.outcome, attempt.error, actor)
 
 
 def _cause(allocations: Sequence[Allocation]) -> Allocation | None:

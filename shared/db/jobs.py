@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from shared.db.deletion import check_base_stays
 from shared.db.history import move, record, record_created
-from shared.db.models import Artifact, Attempt, Checkpoint, Job, Metric
+from shared.db.models import Artifact, Attempt, Job, Metric
 from shared.db.paging import Order, Page, by_creation, read_page
 from shared.db.scope import Scope, storable
 from shared.domain.errors import NotFound
@@ -67,19 +67,6 @@ def artifact(scope: Scope, job_id: str, name: str) -> Artifact:
         return found
     known = ", ".join(a.name for a in artifacts(scope, job_id, after=None, limit=20).rows) or "none yet"
     raise NotFound(f"job {job_id} has no artifact {name!r}; it has: {known}")
-
-
-def checkpoints(scope: Scope, job_id: str, *, after: str | None, limit: int) -> Page[Checkpoint]:
-    """The stored checkpoints of a job, newest first. Raises NotFound on an unknown `after`."""
-    scope.get(Job, job_id)
-    query = scope.select_of_job(Checkpoint, job_id)
-    if after is not None:
-        last = scope.session.scalar(query.where(Checkpoint.id == storable(after)))
-        if last is None:
-            raise NotFound(f"job {job_id} has no checkpoint {after!r}", param="after")
-        earlier = and_(Checkpoint.step == last.step, Checkpoint.id > last.id)
-        query = query.where(or_(Checkpoint.step < last.step, earlier))
-    return read_page(scope.session, query.order_by(Checkpoint.step.desc(), Checkpoint.id), limit)
 
 
 def metrics(scope: Scope, job_id: str, *, after: int, limit: int, kind: str | None) -> Page[Metric]:

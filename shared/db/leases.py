@@ -14,11 +14,12 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from shared.db.artifact_rows import StoredArtifact, add_artifact
+from shared.db.checkpoints import add_checkpoint
 from shared.db.clock import seconds_from_now
 from shared.db.endings import finish
 from shared.db.history import lock_job, move
 from shared.db.models import Allocation, Attempt, Job, NodeRow
-from shared.db.reports import add_checkpoint, write_progress
+from shared.db.reports import write_progress
 from shared.domain.job import (
     LIVE_ATTEMPT_STATES,
     AllocationState,

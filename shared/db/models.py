@@ -284,7 +284,9 @@ class Attempt(Base):
     lease_token: Mapped[UUID] = mapped_column(unique=True)
     master_addr: Mapped[str]
     master_port: Mapped[int]
-    resume_from: Mapped[str | None] = mapped_column(doc="id of the checkpoint it goes on from")
+    resume_from: Mapped[str | None] = mapped_column(
+        doc="id of the checkpoint it goes on from, once that is fetched"
+    )
     outcome: Mapped[Outcome | None]
     error: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
@@ -369,12 +371,13 @@ class Metric(Base):
 
 
 class Checkpoint(Base):
-    """A whole checkpoint in the store: its manifest was uploaded last."""
+    """A whole checkpoint in the store: its manifest was uploaded last. See `shared/db/checkpoints.py`."""
 
     __tablename__ = "checkpoints"
     __table_args__ = (
         UniqueConstraint("attempt_id", "step"),
         Index("ix_checkpoints_job_id_step", "job_id", "step"),
+        Index("ix_checkpoints_dropped_at", "dropped_at", postgresql_where=text("dropped_at is not null")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -386,6 +389,10 @@ class Checkpoint(Base):
     storage_prefix: Mapped[str]
     manifest: Mapped[dict[str, Any]]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    damaged_at: Mapped[datetime | None] = mapped_column(doc="when it was found that it cannot be used")
+    dropped_at: Mapped[datetime | None] = mapped_column(
+        doc="when it became superfluous: not shown, not gone on from; a sweep removes its files, then the row"
+    )
 
 
 class Artifact(Base):

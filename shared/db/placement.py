@@ -10,9 +10,10 @@ from uuid import uuid4
 from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from shared.db.checkpoints import newest_checkpoint
 from shared.db.clock import seconds_ago
 from shared.db.history import move
-from shared.db.models import Allocation, Attempt, Checkpoint, Job, NodeRow, Slot
+from shared.db.models import Allocation, Attempt, Job, NodeRow, Slot
 from shared.domain.fairshare import Node, Placement, Waiting
 from shared.domain.job import (
     AllocationState,
@@ -191,12 +192,7 @@ def _new_attempt(session: Session, job: Job, node: NodeRow, placement: Placement
         lease_token=uuid4(),
         master_addr=node.advertise_host,
         master_port=node.port_base + min(placement.slots),
-        resume_from=session.scalar(
-            select(Checkpoint.id)
-            .where(Checkpoint.job_id == job.id)
-            .order_by(Checkpoint.step.desc(), Checkpoint.created_at.desc())
-            .limit(1)
-        ),
+        resume_from=newest_checkpoint(session, job.id),
     )
     session.add(attempt)
     session.flush()

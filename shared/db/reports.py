@@ -1,4 +1,4 @@
-"""What a running trainer tells: progress and checkpoints, written under the fence."""
+"""What a running trainer tells of its progress, written under the fence."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, insert
-from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from shared.db.fence import lock_writer
 from shared.db.history import record
-from shared.db.models import Attempt, Checkpoint, Job, Metric
+from shared.db.models import Attempt, Job, Metric
 from shared.db.storable import storable
 from shared.domain.events import (
-    CheckpointManifest,
     ExtractionLine,
     NoteLine,
     PhaseLine,
@@ -25,7 +23,6 @@ from shared.domain.events import (
     ValidationLine,
 )
 from shared.domain.shape import Shape
-from shared.ids import new_id
 
 
 def write_progress(session: Session, *, token: UUID, lines: Sequence[ProgressLine], actor: str) -> bool:
@@ -49,44 +46,6 @@ def write_progress(session: Session, *, token: UUID, lines: Sequence[ProgressLin
         # The node's clock is not the database's: never before the start, never in the future.
         seen = func.greatest(job.started_at, func.to_timestamp(first.time))
         job.trained_at = func.least(func.clock_timestamp(), seen)
-    return True
-
-
-def add_checkpoint(
-    session: Session, *, token: UUID, manifest: CheckpointManifest, storage_prefix: str, actor: str
-) -> bool:
-    """Store that a whole checkpoint stands in the store below `storage_prefix`. False: token lost.
-
-    A second time with the same step is the first one tried again: nothing changes.
-    """
-    found = lock_writer(session, token)
-    if found is None:
-        return False
-    job, attempt = found
-    added = session.scalar(
-        upsert(Checkpoint)
-        .values(
-            id=new_id("ftckpt"),
-            job_id=job.id,
-            attempt_id=attempt.id,
-            epoch=manifest.epoch,
-            step=manifest.step,
-            is_best=manifest.is_best,
-            storage_prefix=storage_prefix,
-            manifest=_plain(manifest),
-        )
-        .on_conflict_do_nothing(index_elements=["attempt_id", "step"])
-        .returning(Checkpoint.id)
-    )
-    if added is not None:
-        record(
-            session,
-            job,
-            "checkpoint",
-            f"Checkpoint at step {manifest.step}, after {manifest.epoch} epochs.",
-            actor=actor,
-            data={"checkpoint": added, "step": manifest.step, "metrics": _plain(manifest)["metrics"]},
-        )
     return True
 
 

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared.db.artifact_rows import stored_artifacts
-from shared.db.models import Artifact, Attempt, Checkpoint, File, Job
+from shared.db.checkpoints import usable
+from shared.db.models import Artifact, Attempt, File, Job
 from shared.domain.activations import StoredFile, is_shard
 from shared.domain.changes import SpecChange
 from shared.domain.errors import NotFound
@@ -50,13 +52,13 @@ class BaseModel:
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """A checkpoint of this job. `epoch` counts the epochs done."""
+    """A checkpoint of this job. `epoch` counts the epochs done; `manifest` is None where none can be read."""
 
     id: str
     epoch: int
     step: int
     storage_prefix: str
-    manifest: CheckpointManifest
+    manifest: CheckpointManifest | None
 
 
 @dataclass(frozen=True)
@@ -153,18 +155,21 @@ def _shards(session: Session, job_id: str) -> tuple[StoredFile, ...]:
 
 
 def _checkpoints(session: Session, job_id: str) -> tuple[ResumePoint, ...]:
-    rows = session.scalars(
-        select(Checkpoint)
-        .where(Checkpoint.job_id == job_id)
-        .order_by(Checkpoint.step.desc(), Checkpoint.created_at.desc())
-    )
+    rows = session.scalars(usable(job_id))
     return tuple(
         ResumePoint(
             id=row.id,
             epoch=row.epoch,
             step=row.step,
             storage_prefix=row.storage_prefix,
-            manifest=CheckpointManifest.model_validate(row.manifest),
+            manifest=_manifest(row.manifest),
         )
         for row in rows
     )
+
+
+def _manifest(stored: dict[str, Any]) -> CheckpointManifest | None:
+    try:
+        return CheckpointManifest.model_validate(stored)
+    except ValidationError:
+        return None

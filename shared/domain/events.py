@@ -41,7 +41,8 @@ MANIFEST_FILE = "manifest.json"
 
 # The code of an ErrorReport that tells of the worker program itself, or of its host.
 SUPERVISOR_FAILED = "supervisor_failed"
-
+# The codes with which a trainer refuses the checkpoint that it was to go on from: an earlier one may do.
+UNUSABLE_CHECKPOINT = frozenset({"damaged_checkpoint", "checkpoint_mismatch"})
 
 Metrics = Annotated[
     dict[str, float], Field(default_factory=dict, description="the task's own figures by name")

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from shared.domain.freeze import FreezeSpec, parse_freeze
 from shared.domain.module_selection import ModulePatterns
+from shared.domain.retention import KEPT_UNLESS_TOLD
 
 Auto = Literal["auto"]
 Keep = Literal["best", "last"]
@@ -66,6 +67,13 @@ class Hyperparameters(Strict):
         "best",
         description="which epoch's model: best has the lowest validation loss; with last, validation data "
         "picks nothing, so that the accuracy on it is one on unseen pictures",
+    )
+    save_total_limit: int = Field(
+        KEPT_UNLESS_TOLD,
+        ge=1,
+        le=10_000,
+        description="how many checkpoints stay in the store: the newest and the best in any case, then those "
+        "before the newest",
     )
 
     @model_validator(mode="after")
@@ -202,6 +210,7 @@ class ResolvedHyperparameters(Strict):
     gradient_checkpointing: bool = False
     early_stopping_patience: int | None
     keep: Keep = "best"
+    save_total_limit: int = KEPT_UNLESS_TOLD
 
 
 def resolve_hyperparameters(

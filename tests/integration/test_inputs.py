@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from shared.artifacts import ArtifactCorrupt, ArtifactStore, open_store
 from shared.db.work import BaseModel, InputFile, ResumePoint, Work
 from shared.domain.archive import Caps
 from shared.domain.errors import Invalid, TooLarge, Unavailable
-from shared.domain.events import CheckpointManifest, ManifestEntry, NoteLine, TrainerSpec
+from shared.domain.events import CheckpointManifest, ManifestEntry, TrainerSpec
 from shared.domain.freeze import FreezePlan
 from shared.domain.resolved import PublishedWeights, ResolvedJob
 from worker.cache import Cache
@@ -355,12 +356,28 @@ def work(training: InputFile, **changes: Any) -> Work:
     return Work(**{**fields, **changes})
 
 
+@dataclass
+class Told:
+    """What was said of the checkpoints: steps that were left out, and what the run goes on from."""
+
+    left: list[int] = field(default_factory=list)
+    whys: list[str] = field(default_factory=list)
+    went_on_from: list[int | None] = field(default_factory=list)
+
+    def left_out(self, point: ResumePoint, why: str) -> None:
+        self.left.append(point.step)
+        self.whys.append(why)
+
+    def goes_on_from(self, point: ResumePoint | None) -> None:
+        self.went_on_from.append(None if point is None else point.step)
+
+
 def bring(
     work: Work, store: ArtifactStore, cache: Cache, run: Path, interrupted: Callable[[], None] = go_on
-) -> tuple[TrainerSpec, list[NoteLine]]:
-    notes: list[NoteLine] = []
+) -> tuple[TrainerSpec, Told]:
+    told = Told()
     inputs = Inputs(work, store, cache, CAPS, None, interrupted, 10**9)
-    return inputs.fetch(run, "cpu", notes.append), notes
+    return inputs.fetch(run, "cpu", told), told
 
 
 def test_data_and_weights_are_on_disk_where_the_spec_says(
@@ -375,7 +392,7 @@ def test_data_and_weights_are_on_disk_where_the_spec_says(
         resolved=resolved({"kind": "job", "job_id": "ftjob-0"}),
         base_model=BaseModel("ftjob-0", model.storage_key, model.sha256, model.bytes),
     )
-    spec, notes = bring(job, store, cache, tmp_path)
+    spec, told = bring(job, store, cache, tmp_path)
     assert (Path(spec.train.path) / "dog" / "1.png").read_bytes() == b"d"
     assert spec.validation is not None
     assert (spec.validation.image_column, spec.validation.label_column) == ("image", "label")
@@ -383,13 +400,8 @@ def test_data_and_weights_are_on_disk_where_the_spec_says(
     assert spec.weights is not None
     assert Path(spec.weights.path).read_bytes() == b"tensors"
     assert (Path(spec.weights.path).suffix, spec.weights.format) == (".safetensors", "safetensors")
-    assert (spec.world_size, spec.device, spec.resume_from, spec.max_duration_s, notes) == (
-        2,
-        "cpu",
-        None,
-        60,
-        [],
-    )
+    assert (spec.world_size, spec.device, spec.resume_from, spec.max_duration_s) == (2, "cpu", None, 60)
+    assert (told.left, told.went_on_from) == ([], [None])
 
     for entry in store.list():
         store.delete(entry.key)
@@ -430,24 +442,60 @@ def checkpoint(store: ArtifactStore, step: int, content: bytes = b"state") -> Re
     return ResumePoint(f"ftckpt-{step}", step, step, prefix, manifest)
 
 
+def other_bytes(store: ArtifactStore, point: ResumePoint) -> ResumePoint:
+    store.put_bytes(f"{point.storage_prefix}/state.pt", b"STATE")
+    return point
+
+
+def truncated(store: ArtifactStore, point: ResumePoint) -> ResumePoint:
+    store.put_bytes(f"{point.storage_prefix}/state.pt", b"sta")
+    return point
+
+
+def longer(store: ArtifactStore, point: ResumePoint) -> ResumePoint:
+    store.put_bytes(f"{point.storage_prefix}/state.pt", b"state and more")
+    return point
+
+
+def gone(store: ArtifactStore, point: ResumePoint) -> ResumePoint:
+    store.delete(f"{point.storage_prefix}/state.pt")
+    return point
+
+
+def without_manifest(store: ArtifactStore, point: ResumePoint) -> ResumePoint:
+    return replace(point, manifest=None)
+
+
+def leading_astray(store: ArtifactStore, point: ResumePoint) -> ResumePoint:
+    assert point.manifest is not None
+    entry = point.manifest.files[0].model_copy(update={"name": "../../state.pt"})
+    return replace(point, manifest=point.manifest.model_copy(update={"files": [entry]}))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [other_bytes, truncated, longer, gone, without_manifest, leading_astray],
+    ids=lambda f: f.__name__,
+)
 def test_a_damaged_checkpoint_is_passed_over_and_told(
-    store: ArtifactStore, cache: Cache, tmp_path: Path
+    store: ArtifactStore,
+    cache: Cache,
+    tmp_path: Path,
+    damage: Callable[[ArtifactStore, ResumePoint], ResumePoint],
 ) -> None:
     training = stored(store, zipped({"cat/1.png": b"c"}))
-    newest, gone, good, older = (checkpoint(store, step) for step in (9, 8, 7, 6))
-    store.put_bytes(f"{newest.storage_prefix}/state.pt", b"STATE")
-    store.delete(f"{gone.storage_prefix}/state.pt")
-    spec, notes = bring(work(training, checkpoints=(newest, gone, good, older)), store, cache, tmp_path)
+    newest, good, older = (checkpoint(store, step) for step in (9, 7, 6))
+    points = (damage(store, newest), good, older)
+    spec, told = bring(work(training, checkpoints=points), store, cache, tmp_path)
     assert spec.resume_from == str(tmp_path / "resume" / "step-000007")
     assert (Path(spec.resume_from) / "state.pt").read_bytes() == b"state"
     assert (
         CheckpointManifest.model_validate_json((Path(spec.resume_from) / "manifest.json").read_bytes())
         == good.manifest
     )
-    assert [(note.code, note.level, note.data["step"]) for note in notes] == [
-        ("damaged_checkpoint", "warn", 9),
-        ("damaged_checkpoint", "warn", 8),
-    ]
+    assert (told.left, told.went_on_from) == ([9], [7])
+    assert told.whys[0]
+    assert [path.name for path in (tmp_path / "resume").iterdir()] == ["step-000007"]
 
 
 def test_without_a_whole_checkpoint_the_run_starts_anew(
@@ -455,5 +503,5 @@ def test_without_a_whole_checkpoint_the_run_starts_anew(
 ) -> None:
     training, damaged = stored(store, zipped({"cat/1.png": b"c"})), checkpoint(store, 3)
     store.put_bytes(f"{damaged.storage_prefix}/state.pt", b"")
-    spec, notes = bring(work(training, checkpoints=(damaged,)), store, cache, tmp_path)
-    assert (spec.resume_from, len(notes)) == (None, 1)
+    spec, told = bring(work(training, checkpoints=(damaged,)), store, cache, tmp_path)
+    assert (spec.resume_from, told.left, told.went_on_from) == (None, [3], [None])

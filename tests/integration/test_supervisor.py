@@ -105,21 +105,48 @@ def test_a_killed_rank_loses_the_attempt_and_the_next_goes_on_from_a_whole_check
     assert (row.state, row.attempts_used) == (JobState.QUEUED, 1), row.error
     assert house.world.attempts(job)[0].outcome is Outcome.LOST
     assert "logs.txt" in house.artifacts(job)
-    *_, before, newest = house.checkpoints(job)
+    whole, broken, newest = kept(house, job)
     damage(house, newest)
+    break_state(house, broken)
+
+    assert house.supervise(house.claim(job)).wait(END) == 0
+    row = house.world.read(job)
+    assert (row.state, row.attempts_used) == (JobState.QUEUED, 1), (
+        "the trainer refused what has the right sum"
+    )
 
     assert house.supervise(house.claim(job)).wait(END) == 0
     row = house.world.read(job)
     assert row.state is JobState.SUCCEEDED, row.error
     notes = [event for event in house.world.events(job) if event.data.get("code") == "damaged_checkpoint"]
-    assert [note.data["step"] for note in notes] == [newest.step]
-    second = house.world.attempts(job)[1].id
-    assert min(m.step for m in house.metrics(job) if m.attempt_id == second) > before.step
+    assert [note.data["step"] for note in notes] == [newest.step, broken.step]
+    third = house.world.attempts(job)[2]
+    assert third.resume_from == whole.id
+    assert min(m.step for m in house.metrics(job) if m.attempt_id == third.id) > whole.step
+    assert len(kept(house, job)) == 3
+
+
+def kept(house: House, job: str) -> list[Checkpoint]:
+    return [checkpoint for checkpoint in house.checkpoints(job) if checkpoint.dropped_at is None]
 
 
 def damage(house: House, checkpoint: Checkpoint) -> None:
+    """Other bytes in the store."""
     key = f"{checkpoint.storage_prefix}/{checkpoint.manifest['files'][0]['name']}"
     open_store(house.settings.store_url).put_bytes(key, b"rotten")
+
+
+def break_state(house: House, checkpoint: Checkpoint) -> None:
+    """As if whoever wrote it had been broken: all sums are right, and torch cannot read it."""
+    files = checkpoint.manifest["files"]
+    entry = next(entry for entry in files if entry["name"] == "state.pt")
+    stored = open_store(house.settings.store_url).put_bytes(
+        f"{checkpoint.storage_prefix}/state.pt", b"PK rot"
+    )
+    changed = {**entry, "bytes": stored.size, "sha256": stored.sha256}
+    manifest = {**checkpoint.manifest, "files": [changed if one is entry else one for one in files]}
+    with transaction(house.world.engine) as session:
+        session.execute(update(Checkpoint).where(Checkpoint.id == checkpoint.id).values(manifest=manifest))
 
 
 @pytest.mark.parametrize("victim", ["supervisor", "launcher"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import torch
 from every_step import stopping_at_step
 from safetensors.torch import load_file, save_file
-from trainer_runs import MakeSpec, RunHere, going_on, last_checkpoint
+from trainer_runs import MakeSpec, Ran, RunHere, going_on, last_checkpoint, new_spec, run_in_process
 
 from shared.domain.job import StopReason
 
@@ -29,22 +30,80 @@ def cut(folder: Path) -> None:
     file.write_bytes(file.read_bytes()[:-10])
 
 
+def lose_a_file(folder: Path) -> None:
+    (folder / "moving.safetensors").unlink()
+
+
 def lose_manifest(folder: Path) -> None:
     (folder / "manifest.json").unlink()
 
 
-@pytest.mark.parametrize("damage", [flip_a_byte, cut, lose_manifest])
+def spoil_manifest(folder: Path) -> None:
+    (folder / "manifest.json").write_text("{")
+
+
+def list_too_little(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"] = [entry for entry in manifest["files"] if entry["name"] != "state.pt"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def write_no_state(folder: Path) -> None:
+    (folder / "state.pt").write_bytes(b"PK\x03\x04 is how it should begin")
+    sum_up(folder)
+
+
+def write_no_tensors(folder: Path) -> None:
+    (folder / "moving.safetensors").write_bytes(b"\xff" * 64)
+    sum_up(folder)
+
+
+def write_another_state(folder: Path) -> None:
+    torch.save([1, 2, 3], folder / "state.pt")
+    sum_up(folder)
+
+
+def lose_position(folder: Path) -> None:
+    state = torch.load(folder / "state.pt", weights_only=True)
+    torch.save({**state, "position": {"epoch": 1}}, folder / "state.pt")
+    sum_up(folder)
+
+
+DAMAGES = [flip_a_byte, cut, lose_a_file, lose_manifest, spoil_manifest, list_too_little]
+# Right sums over wrong bytes.
+BROKEN = [write_no_state, write_no_tensors, write_another_state, lose_position]
+
+
+@pytest.fixture(scope="module")
+def first_run(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    return run_in_process(new_spec("custom_network", digits), tmp_path_factory.mktemp("first"))
+
+
+@pytest.mark.parametrize("damage", DAMAGES + BROKEN, ids=lambda damage: damage.__name__)
 def test_a_damaged_checkpoint_is_refused(
-    make_spec: MakeSpec, run_here: RunHere, damage: Callable[[Path], None]
+    make_spec: MakeSpec, run_here: RunHere, first_run: Ran, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
-    spec = make_spec()
-    folder = last_checkpoint(run_here(spec, "first"))
-    damage(Path(folder))
+    folder = shutil.copytree(last_checkpoint(first_run), tmp_path / "step-000006")
+    damage(folder)
 
-    ran = run_here(going_on(spec, folder), "second")
+    ran = run_here(going_on(make_spec(), str(folder)), "second")
 
-    assert ran.error["code"] == "damaged_checkpoint"
+    assert ran.error["code"] == "damaged_checkpoint", ran.error["traceback"]
+    assert "step-000006" in ran.error["message"]
     assert not ran.of_type("train")
+
+
+def test_a_host_without_memory_damages_no_checkpoint(
+    make_spec: MakeSpec, run_here: RunHere, first_run: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_memory(*_: Any, **__: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99999 bytes")
+
+    monkeypatch.setattr("worker.training.checkpoints.torch.load", without_memory)
+
+    ran = run_here(going_on(make_spec(), last_checkpoint(first_run)), "second")
+
+    assert ran.error["code"] == "out_of_memory"
 
 
 def test_a_checkpoint_of_another_base_is_refused(make_spec: MakeSpec, run_here: RunHere) -> None:
@@ -73,6 +132,11 @@ def change(folder: Path, name: str, value: Any) -> None:
     else:
         state = torch.load(folder / "state.pt", weights_only=True)
         torch.save({**state, name: value}, folder / "state.pt")
+    sum_up(folder)
+
+
+def sum_up(folder: Path) -> None:
+    """Gives the manifest the sums of what is there."""
     manifest = json.loads((folder / "manifest.json").read_text())
     for entry in manifest["files"]:
         content = (folder / entry["name"]).read_bytes()
@@ -104,5 +168,5 @@ def test_a_checkpoint_with_another_layout_is_refused_in_words(make_spec: MakeSpe
 
     ran = run_here(going_on(spec, folder), "second")
 
-    assert ran.error["code"] == "checkpoint_mismatch"
+    assert ran.error["code"] == "checkpoint_of_another_version"
     assert "another version of Thaw" in ran.error["message"]

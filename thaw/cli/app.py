@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from thaw.cli import files, jobs, models, nodes, results, stops, unbuilt
+from thaw.cli.checkpoints import checkpoints
 from thaw.cli.extract import extract
 from thaw.cli.plan import plan
 from thaw.cli.predict import predict
@@ -25,6 +26,7 @@ def build() -> typer.Typer:
     app.command("list")(jobs.list_jobs)
     app.command("rm")(jobs.remove)
     app.command()(jobs.queue)
+    app.command()(checkpoints)
     app.command()(results.download)
     app.command()(predict)
     app.add_typer(_files(), name="files")

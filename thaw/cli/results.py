@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from thaw.cache import cache_folder
+from thaw.cli.checkpoints import download_checkpoint
 from thaw.cli.output import line, say, size, transfer
 from thaw.cli.rebuilding import rebuild_model
 from thaw.cli.session import server
@@ -30,12 +31,20 @@ def download(
     base: Annotated[
         Path | None, typer.Option(help="With --full: the base's file. [kept here, else fetched]")
     ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Not the result, but a checkpoint: newest, best, its step or its id.")
+    ] = None,
 ) -> None:
     """Download a job's result, each file checked by its sha256, and print where it lies."""
     if base is not None and not full:
         raise UsageError("--base is what --full rebuilds the model from; give both, or neither")
+    if checkpoint is not None and full:
+        raise UsageError("--full rebuilds the result's model, and --checkpoint fetches no result; give one")
     folder = to or Path(job_id)
     with server(ctx) as thaw:
+        if checkpoint is not None:
+            line(str(download_checkpoint(thaw, job_id, checkpoint, folder)))
+            return
         found = list(thaw.jobs.artifacts(job_id))
         if not found:
             raise UsageError(f"{job_id} has no result: it is {thaw.jobs.get(job_id).phase}")

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -25,14 +26,20 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from shared.domain.events import CHECKPOINT_FOLDER, MANIFEST_FILE, CheckpointManifest, ManifestEntry
-from worker.training.errors import TrainingFailed
+from worker.training.checkpoint_folder import (
+    damaged,
+    discard_hidden,
+    drop_old,
+    hide,
+    read_manifest,
+    with_room,
+)
+from worker.training.errors import is_out_of_memory
 from worker.training.files import sync_folder, write_durably
 
 MOVING_FILE = "moving.safetensors"
 BEST_FILE = "best.safetensors"
 STATE_FILE = "state.pt"
-# A reader may still be copying the one before the last.
-KEPT = 2
 
 
 @dataclass(frozen=True)
@@ -47,34 +54,66 @@ class Checkpoint:
 def write_checkpoint(
     out: Path, checkpoint: Checkpoint, *, epoch: int, step: int, is_best: bool, metrics: Mapping[str, float]
 ) -> str:
-    """Writes a checkpoint below `out`, drops old ones, and returns the new folder relative to `out`."""
+    """Writes a checkpoint below `out`, drops old ones, and returns the new folder relative to `out`.
+
+    Raises OSError where the disk does not take it: then nothing of it stays, and the newest one before does.
+    """
     folder = out / CHECKPOINT_FOLDER
     folder.mkdir(exist_ok=True)
+    discard_hidden(folder)
+    contents = _contents(checkpoint)
     name = f"step-{step:06d}"
-    aside = folder / f".{name}.partial"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    files = [_write_file(aside / file, content) for file, content in _contents(checkpoint).items()]
-    manifest = CheckpointManifest(epoch=epoch, step=step, is_best=is_best, metrics=dict(metrics), files=files)
-    write_durably(aside / MANIFEST_FILE, manifest.model_dump_json(indent=1).encode())
-    sync_folder(aside)
-    shutil.rmtree(folder / name, ignore_errors=True)
-    aside.rename(folder / name)
-    sync_folder(folder)
-    _drop_old(folder)
+
+    def write() -> None:
+        with _aside(folder, name) as aside:
+            files = [_write_file(aside / file, content) for file, content in contents.items()]
+            manifest = CheckpointManifest(
+                epoch=epoch, step=step, is_best=is_best, metrics=dict(metrics), files=files
+            )
+            write_durably(aside / MANIFEST_FILE, manifest.model_dump_json(indent=1).encode())
+
+    with_room(out, write)
+    drop_old(folder)
     return f"{CHECKPOINT_FOLDER}/{name}"
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """Reads and verifies a checkpoint. Raises TrainingFailed where a file is not what its manifest says."""
-    manifest = _read_manifest(folder)
+    """Reads and verifies a checkpoint. Raises TrainingFailed where a file is not what its manifest says.
+
+    So it does where all sums are right and what was summed up is no checkpoint: whoever wrote it was broken.
+    """
+    manifest = read_manifest(folder)
     contents = {entry.name: _read_verified(folder, entry) for entry in manifest.files}
     best = contents.get(BEST_FILE)
-    return Checkpoint(
-        moving=load(contents[MOVING_FILE]),
-        best=None if best is None else load(best),
-        state=torch.load(BytesIO(contents[STATE_FILE]), map_location="cpu", weights_only=True),
-    )
+    try:
+        return Checkpoint(
+            moving=load(contents[MOVING_FILE]),
+            best=None if best is None else load(best),
+            state=torch.load(BytesIO(contents[STATE_FILE]), map_location="cpu", weights_only=True),
+        )
+    except KeyError as missing:
+        raise damaged(folder, f"it has no {missing.args[0]}") from missing
+    except Exception as error:  # whatever torch and safetensors raise on bytes that are not theirs
+        if is_out_of_memory(error):
+            raise
+        raise damaged(folder, f"it cannot be read: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def _aside(folder: Path, name: str) -> Iterator[Path]:
+    """A folder to write into, which gets its name when all is on the disk; gone where that fails."""
+    aside = folder / f".{name}.partial"
+    aside.mkdir()
+    try:
+        yield aside
+        sync_folder(aside)
+        if (folder / name).exists():  # a run by hand, twice into one folder
+            hide(folder / name)
+        aside.rename(folder / name)
+        sync_folder(folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
 
 
 def _contents(checkpoint: Checkpoint) -> dict[str, bytes]:
@@ -91,38 +130,13 @@ def _write_file(path: Path, content: bytes) -> ManifestEntry:
     return ManifestEntry(name=path.name, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
-def _drop_old(folder: Path) -> None:
-    """Keeps the last ones and the best one."""
-    whole = (path for path in folder.iterdir() if not path.name.startswith("."))
-    steps = sorted(whole, key=lambda path: int(path.name.removeprefix("step-")))
-    best = [path for path in steps if _read_manifest(path).is_best][-1:]
-    for path in steps[:-KEPT]:
-        if path not in best:
-            shutil.rmtree(path)
-
-
-def _read_manifest(folder: Path) -> CheckpointManifest:
-    try:
-        return CheckpointManifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
-    except (OSError, ValueError) as error:
-        raise _damaged(folder, f"its manifest cannot be read: {error}") from error
-
-
 def _read_verified(folder: Path, entry: ManifestEntry) -> bytes:
     try:
         content = (folder / entry.name).read_bytes()
     except OSError as error:
-        raise _damaged(folder, f"{entry.name} cannot be read: {error}") from error
+        raise damaged(folder, f"{entry.name} cannot be read: {error}") from error
     if hashlib.sha256(content).hexdigest() != entry.sha256:
-        raise _damaged(
+        raise damaged(
             folder, f"{entry.name} is not what its manifest says ({len(content)} of {entry.bytes} bytes)"
         )
     return content
-
-
-def _damaged(folder: Path, what: str) -> TrainingFailed:
-    return TrainingFailed(
-        f"the checkpoint {folder.name} is damaged: {what}",
-        code="damaged_checkpoint",
-        hint="go on from an earlier checkpoint, or start anew",
-    )

@@ -14,6 +14,7 @@ from shared.domain.job import StopReason
 from worker.training.changed import from_the_start
 from worker.training.errors import TrainingFailed
 from worker.training.evaluation import evaluate
+from worker.training.files import unless_disk_full
 from worker.training.mixing import check_samples_apart
 from worker.training.own_steps.evaluation import evaluate_steps
 from worker.training.own_steps.preflight import check_steps
@@ -235,7 +236,8 @@ class Epochs:
             said += f"  validation loss {evaluation.loss:.4f}{_in_words(evaluation.metrics)}"
             self._write_validation_line(evaluation, is_best=is_best)
         if run.ranks.is_first:
-            write_metrics(run.out, state.history)
+            with unless_disk_full():
+                write_metrics(run.out, state.history)
         n_epochs = run.spec.hyperparameters.n_epochs
         run.progress.say(f"epoch {state.epoch + 1}/{n_epochs}  {said}{'  best so far' if is_best else ''}")
 

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import BaseModel
 
+from shared.domain.disk_full import is_disk_full
+
+
+@contextmanager
+def unless_disk_full() -> Iterator[None]:
+    """Around what may be left out where there is no room for it."""
+    try:
+        yield
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes `content` aside, brings it to the disk and moves it to `path`."""
+    """Writes `content` aside, brings it to the disk and moves it to `path`; or leaves nothing behind."""
     aside = path.with_name(f".{path.name}.partial")
-    write_durably(aside, content)
-    aside.replace(path)
+    try:
+        write_durably(aside, content)
+        aside.replace(path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 def write_durably(path: Path, content: bytes) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from shared.domain.activations import SavedActivations
 from shared.domain.events import (
     OUTCOME_FILE,
@@ -21,12 +23,20 @@ from shared.domain.events import (
 from shared.domain.freeze_plan import PlanPhase, PlanStep
 from shared.domain.job import Outcome, StopReason
 from worker.training.capture import Capture
+from worker.training.checkpoint_folder import with_room
 from worker.training.epochs import Epochs
 from worker.training.files import write_json
 from worker.training.progress import Progress
 from worker.training.proofs import check_finite, prove_frozen
 from worker.training.ranks import Ranks
-from worker.training.results import decisions, find_unused_over, spec_in_result, versions, write_model
+from worker.training.results import (
+    decisions,
+    find_unused_over,
+    spec_in_result,
+    versions,
+    write_metrics,
+    write_model,
+)
 from worker.training.run import Run, load_run
 from worker.training.state import RunState, put_back
 
@@ -86,10 +96,14 @@ def _say_what_a_step_trains(run: Run, phase: PlanPhase, step: PlanStep) -> None:
         run.progress.say(f"{when} trains {step.n_trainable:,} parameters ({len(step.trainable)} tensors)")
 
 
+def _write(run: Run, name: str, shape: BaseModel) -> None:
+    with_room(run.out, lambda: write_json(run.out / name, shape))
+
+
 def _leave(run: Run, reason: StopReason) -> None:
     run.progress.say(f"stopped: {reason}")
     if run.ranks.is_first:
-        write_json(run.out / OUTCOME_FILE, OutcomeReport(outcome=Outcome.STOPPED, reason=reason))
+        _write(run, OUTCOME_FILE, OutcomeReport(outcome=Outcome.STOPPED, reason=reason))
 
 
 def _save_model(run: Run, state: RunState) -> FrozenProof | None:
@@ -100,7 +114,7 @@ def _save_model(run: Run, state: RunState) -> FrozenProof | None:
         put_back(run.model, state.kept.moving)
     check_finite(run.model)
     proof = prove_frozen(run.model, run.frozen, run.frozen_before)
-    write_model(run)
+    with_room(run.out, lambda: write_model(run))
     return proof
 
 
@@ -138,6 +152,7 @@ def _save_result(
         versions=versions(),
         decisions=decisions(run, state, phases),
     )
-    write_json(run.out / RESULT_FILE, result)
-    write_json(run.out / OUTCOME_FILE, OutcomeReport(outcome=Outcome.SUCCEEDED))
+    with_room(run.out, lambda: write_metrics(run.out, state.history))
+    _write(run, RESULT_FILE, result)
+    _write(run, OUTCOME_FILE, OutcomeReport(outcome=Outcome.SUCCEEDED))
     run.progress.say(f"done: the frozen part is bit-identical ({proof.before[:12]}), the results are written")

@@ -10,15 +10,16 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from shared.domain.events import PROGRESS_FILE, NoteLine, PhaseLine, ProgressLine
+from worker.training.waiting_lines import WaitingLines
 
 Phase = Literal["loading", "preflight", "probe", "training", "saving", "extracting"]
 
 
 class Progress:
-    """Writes and flushes a line at a time, and keeps the time that each phase took."""
+    """Writes a line at a time, and keeps the time that each phase took."""
 
     def __init__(self, folder: Path, *, speaks: bool) -> None:
-        self._file = (folder / PROGRESS_FILE).open("a", encoding="utf-8") if speaks else None
+        self._file = WaitingLines(folder / PROGRESS_FILE) if speaks else None
         self._phase: Phase | None = None
         self._since = time.monotonic()
         self.seconds: dict[str, float] = {}
@@ -34,8 +35,7 @@ class Progress:
 
     def write(self, line: ProgressLine) -> None:
         if self._file is not None:
-            self._file.write(line.model_dump_json() + "\n")
-            self._file.flush()
+            self._file.write(line.model_dump_json().encode() + b"\n")
 
     def say(self, text: str) -> None:
         """A line for logs.txt."""

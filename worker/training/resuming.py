@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from errno import errorcode
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from shared.domain.disk_full import is_disk_full
 from shared.domain.events import CheckpointLine
 from worker.training.changed import tell_of_changes
 from worker.training.checkpoints import write_checkpoint
@@ -64,9 +67,14 @@ class CheckpointWriter:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._written: tuple[int, int] | None = None
+        self._last_whole: int | None = None
+        self._fails = False
 
     def write(self, state: RunState, phases: Phases, *, is_best: bool) -> None:
-        """A second one at the same place in the run is left out."""
+        """A second one at the same place in the run is left out.
+
+        One that the disk does not take costs the run nothing but this: it goes on, and says so.
+        """
         place = (state.epoch, state.step)
         if self._written == place:
             return
@@ -80,9 +88,14 @@ class CheckpointWriter:
         moving = moving_tensors(run.model, run.frozen.names)
         checkpoint = to_checkpoint(state, run.identity, moving, phases.saved(), generators)
         metrics = _metrics(state)
-        folder = write_checkpoint(
-            run.out, checkpoint, epoch=state.epoch, step=state.step, is_best=is_best, metrics=metrics
-        )
+        try:
+            folder = write_checkpoint(
+                run.out, checkpoint, epoch=state.epoch, step=state.step, is_best=is_best, metrics=metrics
+            )
+        except OSError as error:
+            self._tell_of_failure(state.step, error)
+            return
+        self._fails, self._last_whole = False, state.step
         run.progress.write(
             CheckpointLine(
                 time=time.time(),
@@ -94,8 +107,31 @@ class CheckpointWriter:
             )
         )
 
+    def _tell_of_failure(self, step: int, error: OSError) -> None:
+        """The first of several in a row is told as an event, all are in the log."""
+        last = (
+            "none was written before"
+            if self._last_whole is None
+            else f"the last is of step {self._last_whole}"
+        )
+        message = (
+            f"the checkpoint at step {step} could not be written, the run goes on ({last}): {error.strerror}"
+        )
+        if self._fails:
+            self._run.progress.say(f"warn: {message}")
+            return
+        self._fails = True
+        data = {
+            "step": step,
+            "last_step": self._last_whole,
+            "reason": "disk_full" if is_disk_full(error) else errorcode.get(error.errno or 0, "unknown"),
+        }
+        self._run.progress.note("checkpoint_not_written", message, data, level="warn")
+
 
 def _metrics(state: RunState) -> dict[str, float]:
-    """Of the last whole epoch; empty before there is one."""
+    """Of the last whole epoch; empty before there is one. JSON has no word for what is not finite."""
     last = state.history[-1] if state.history else {}
-    return {key: value for key, value in last.items() if key not in ("epoch", "step")}
+    return {
+        key: value for key, value in last.items() if key not in ("epoch", "step") and math.isfinite(value)
+    }

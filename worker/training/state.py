@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from shared.domain.changes import HeldFrom, SpecChange
 from shared.domain.events import Evaluation
 from worker.training.changed import differences, held_from, refuse_unexplained
+from worker.training.checkpoint_folder import damaged
 from worker.training.checkpoints import Checkpoint, read_checkpoint
 from worker.training.errors import TrainingFailed
 from worker.training.freezing import named_tensors
@@ -132,27 +133,43 @@ def from_checkpoint(
 ) -> tuple[RunState, Checkpoint]:
     """Reads a checkpoint and refuses one of another run; `changes` may have made this run another."""
     checkpoint = read_checkpoint(folder)
-    saved = checkpoint.state
-    if saved.get("layout") != LAYOUT:
+    _check_layout(folder, checkpoint.state)
+    try:
+        differing = differences(checkpoint.state["identity"], asdict(identity))
+        state = _read_state(checkpoint)
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(folder, f"{type(error).__name__} while its state was read: {error}") from error
+    refuse_unexplained(differing, changes)
+    state.changes += held_from(differing, state.step)
+    if state.kept is not None and not ranks.is_first:
+        state.kept.moving = None
+    return state, checkpoint
+
+
+def _check_layout(folder: Path, saved: object) -> None:
+    if not isinstance(saved, dict) or "layout" not in saved:
+        raise damaged(folder, "its state is none of a run")
+    if saved["layout"] != LAYOUT:
         raise TrainingFailed(
             "the checkpoint was written by another version of Thaw, which keeps other things in it",
-            code="checkpoint_mismatch",
+            code="checkpoint_of_another_version",
             hint="start the job anew, or go on with the version that wrote it",
         )
-    differing = differences(saved["identity"], asdict(identity))
-    refuse_unexplained(differing, changes)
-    state = RunState(
-        **saved["position"],
+
+
+def _read_state(checkpoint: Checkpoint) -> RunState:
+    saved = checkpoint.state
+    position = saved["position"]
+    return RunState(
+        epoch=position["epoch"],
+        step_in_epoch=position["step_in_epoch"],
+        step=position["step"],
         partial=Sums(**saved["partial"]),
         history=saved["history"],
         kept=_read_kept(checkpoint) if saved["kept"] is not None else None,
         seconds=saved["seconds"],
         changes=[HeldFrom.model_validate(change) for change in saved.get("changes", ())],
     )
-    state.changes += held_from(differing, state.step)
-    if state.kept is not None and not ranks.is_first:
-        state.kept.moving = None
-    return state, checkpoint
 
 
 def _read_kept(checkpoint: Checkpoint) -> Kept:

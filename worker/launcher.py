@@ -148,8 +148,10 @@ class Launcher:
     def _obey_heartbeat(self) -> Order:
         sent = Heartbeat.model_validate_json(read_plain(self._run, HEARTBEAT_FILE)).boottime_s
         order = self._rule.decide(time.clock_gettime(time.CLOCK_BOOTTIME), sent)
-        if order is Order.HOLD and not self._held:
-            self._log.say("held: the lease is not confirmed, as when the database cannot be reached")
+        if order is Order.HOLD:
+            if not self._held:
+                self._log.say("held: the lease is not confirmed, as when the database cannot be reached")
+            # Each time: whoever else wakes one of them knows nothing of the lease.
             stop_all(os.getpid())
         if order is Order.RUN and self._held:
             self._log.say("woken: the lease is confirmed again")

@@ -172,6 +172,17 @@ def test_a_stale_heartbeat_holds_the_ranks_and_a_fresh_one_wakes_them(launch: La
     assert "woken: " in run.log()
 
 
+def test_a_held_rank_that_somebody_else_wakes_is_held_again(launch: Launch) -> None:
+    run = launch(WAITS)
+    rank = run.rank(0)
+    run.beat(age_s=31)
+    eventually(lambda: state_of(rank) == "T", within_s=10, what="the rank is held")
+
+    os.kill(rank, signal.SIGCONT)
+
+    eventually(lambda: state_of(rank) == "T", within_s=10, what="the rank is held again")
+
+
 def test_a_run_that_is_held_for_too_long_is_killed(launch: Launch) -> None:
     run = launch(WAITS, hold_after_s=20.0, kill_after_held_s=0.5)
     run.rank(0), run.rank(1)

@@ -139,8 +139,9 @@ def snapshot_of_redis(cluster: Cluster) -> Path:
 
 
 def keep_snapshot(cluster: Cluster) -> None:
-    """Copy what Redis would read at its start."""
+    """Copy what Redis would read at its start, in place of an earlier copy."""
     target = snapshot_of_redis(cluster)
+    shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
     for path in cluster.redis.folder.glob("appendonly*"):
         (shutil.copytree if path.is_dir() else shutil.copyfile)(path, target / path.name)

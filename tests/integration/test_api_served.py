@@ -55,6 +55,8 @@ def test_openais_client_works_unchanged(settings: Settings, tmp_path: Path) -> N
         events = list(client.fine_tuning.jobs.list_events(job.id, limit=1))
         assert [event.message for event in events] == ["files checked, waits for slots", "created"]
         assert list(client.fine_tuning.jobs.checkpoints.list(job.id)) == []
+        assert client.fine_tuning.jobs.pause(job.id).status == "paused"
+        assert client.fine_tuning.jobs.resume(job.id).status == "queued"
         assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
         assert client.models.retrieve("resnet18").owned_by == "torchvision"
         assert client.files.delete(file.id).deleted

@@ -270,6 +270,13 @@ def test_an_operator_preempts_a_job_of_any_team_and_nobody_else_does(api: ApiHou
     refused(api.client.post(f"{JOBS}/ftjob-none/preempt"), 404, None, "ftjob-none")
 
 
+def test_who_may_only_look_stops_nothing(api: ApiHouse) -> None:
+    job = api.job(training_file=api.data_set("a", "b"))["id"]
+    for action in ("pause", "resume", "cancel", "preempt"):
+        refused(api.client.post(f"{JOBS}/{job}/{action}", headers=api.viewer()), 403, None, "'viewer'")
+    assert api.client.get(f"{JOBS}/{job}").json()["phase"] == "queued"
+
+
 def test_a_job_without_slots_has_none_to_hand_back(api: ApiHouse) -> None:
     job = api.job(training_file=api.data_set("a", "b"))["id"]
     error = refused(api.client.post(f"{JOBS}/{job}/preempt"), 409, None, "is queued: it holds no slots")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from shared.db.checkpoints import usable
 from shared.db.history import move, record
 from shared.db.models import Checkpoint, Job
 from shared.domain.changes import PRIORITY, Reached, SpecChange, in_words, with_changes
@@ -58,15 +59,14 @@ def change_job(session: Session, job: Job, changes: Sequence[SpecChange], *, act
 
 
 def reached(session: Session, job: Job) -> Reached:
-    """How far the job is: where its newest checkpoint stands."""
-    newest = session.scalars(
-        select(Checkpoint).where(Checkpoint.job_id == job.id).order_by(Checkpoint.step.desc()).limit(1)
-    ).one_or_none()
-    if newest is None:
+    """How far the job may be when it goes on: at the furthest of the checkpoints that it may go on from."""
+    by_step = usable(job.id).order_by(None).order_by(Checkpoint.step.desc())
+    furthest = session.scalars(by_step.limit(1)).one_or_none()
+    if furthest is None:
         return Reached()
     told = (job.progress or {}).get("train")
     steps_per_epoch = told["total_steps"] // told["n_epochs"] if told else None
-    return Reached(newest.epoch, newest.step, steps_per_epoch)
+    return Reached(furthest.epoch, furthest.step, steps_per_epoch)
 
 
 def standing(job: Job) -> Standing:

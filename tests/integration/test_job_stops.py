@@ -164,15 +164,20 @@ def test_a_preempted_job_lets_others_have_its_slots_even_with_a_higher_priority(
     assert placed(world, settings) == [waiting]
 
 
-def test_a_preempted_job_is_not_placed_at_once_and_then_as_any_other(
+def test_a_preempted_job_is_not_placed_at_once_and_then_behind_those_that_waited(
     world: World, settings: Settings
 ) -> None:
+    world.node(slots=1)
     claimed = world.running()
+    waiting = world.job()
     ask(world, claimed.job_id, StopReason.PREEMPT)
     assert world.finish(claimed, Outcome.STOPPED)
+    a_while_later = settings.model_copy(update={"time_scale": 1e-6, "node_heartbeat_s": 5e6})
+    assert placed(world, a_while_later) == [waiting]
+
+    world.node("node-1", slots=1)
     assert placed(world, settings) == [], "not in a circle"
-    soon = settings.model_copy(update={"time_scale": 1e-6})
-    assert placed(world, soon.model_copy(update={"node_heartbeat_s": 5e6})) == [claimed.job_id]
+    assert placed(world, a_while_later) == [claimed.job_id]
 
 
 def test_a_job_that_waited_for_its_base_waits_for_it_again(world: World) -> None:

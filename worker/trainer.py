@@ -9,22 +9,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from worker.launch import launcher_environment
+from worker.launch import TRAINER_MODULE, launcher_environment
 from worker.processes import descendants, kill_all
 
+_LAUNCHER = (sys.executable, "-m", "worker.launcher")
 _TERMINATE_WAIT_S = 75.0
 
 
 @contextmanager
-def launched(run: Path) -> Iterator[subprocess.Popen[bytes]]:
+def launched(run: Path, module: str = TRAINER_MODULE) -> Iterator[subprocess.Popen[bytes]]:
     """A launcher on the run's folder, bound to this process. At the end it is gone, and all that it started.
+
+    Each rank runs `module`.
 
     Must be entered in the main thread of a child subreaper: the kernel watches the thread that starts the
     launcher, and what a killed launcher leaves becomes this process's to kill.
     """
     before = {entry.pid for entry in descendants(os.getpid())}
     launcher = subprocess.Popen(  # noqa: S603 - our own module under our own interpreter
-        [sys.executable, "-m", "worker.launcher", str(run), "--parent", str(os.getpid())],
+        [*_LAUNCHER, str(run), "--parent", str(os.getpid()), "--module", module],
         env=launcher_environment(os.environ),
         cwd=run,
         stdin=subprocess.DEVNULL,

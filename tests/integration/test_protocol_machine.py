@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import pytest
 from dispatch_rows import LEASE_S, World
 from gangs import offer_gang
-from hypothesis import HealthCheck
+from hypothesis import HealthCheck, Phase
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -89,6 +89,17 @@ class Protocol(RuleBasedStateMachine):
     def submit(self, n_nodes: int, devices: int, max_attempts: int) -> None:
         self.world.job(nodes=n_nodes, devices_per_node=devices, max_attempts=max_attempts)
 
+    @rule(n_nodes=st.integers(1, 3), max_attempts=st.integers(1, 3), n_claimed=st.integers(0, 3))
+    def start(self, n_nodes: int, max_attempts: int, n_claimed: int) -> None:
+        """What happens most: a job is placed at once, and some or all of its nodes answer."""
+        for node in NODES:
+            self.drain(node, away=False)
+            self.beat(node, reachable=True)
+            self.clean(node)
+        job = self.world.job(nodes=n_nodes, max_attempts=max_attempts)
+        for offer in self.place(self.world.read(job))[:n_claimed]:
+            self.answer(offer)
+
     @rule(number=which, asked=st.sampled_from([StopReason.CANCEL, StopReason.PAUSE, StopReason.PREEMPT]))
     def ask_to_stop(self, number: int, asked: StopReason) -> None:
         """Refused or not, in whatever state: no law is broken by it."""
@@ -111,14 +122,11 @@ class Protocol(RuleBasedStateMachine):
         self.offers += run_step(self.world.engine, place_jobs, self.told)
 
     @rule(number=which)
-    def place_a_gang(self, number: int) -> None:
-        job = pick([job for job in self.jobs() if job.state is JobState.QUEUED and job.nodes > 1], number)
-        if job is None:
-            return
-        room = [(node, tuple(free[: job.devices_per_node])) for node, free in self.free_slots().items()]
-        shares = [share for share in room if len(share[1]) == job.devices_per_node][: job.nodes]
-        if len(shares) == job.nodes:
-            self.offers += offer_gang(self.world, job.id, shares)
+    def place_one(self, number: int) -> None:
+        """Gangs too, which the scheduler does not place yet."""
+        job = pick([job for job in self.jobs() if job.state is JobState.QUEUED], number)
+        if job is not None:
+            self.place(job)
 
     @rule(age_s=st.sampled_from([OFFER_S + 1, GANG_S + 1]))
     def answer_silence(self, age_s: float) -> None:
@@ -167,7 +175,7 @@ class Protocol(RuleBasedStateMachine):
     )
     def deliver(self, number: int, stale: int, right_life: bool) -> None:
         """A message reaches a worker: the newest, an old one, one to a worker that was replaced."""
-        sent = pick(self.offers[-8:], number)
+        sent = pick(self.open_offers() or self.offers, number)
         if sent is None:
             return
         offer = Offer(sent.allocation_id, sent.dispatch_seq + stale, sent.node_id)
@@ -181,19 +189,14 @@ class Protocol(RuleBasedStateMachine):
             and allocation.dispatch_seq == offer.dispatch_seq
             and job.state is JobState.DISPATCHED
         )
-        claim_id = uuid4()
-        claimed = self.claim(
-            offer, claim_id, self.world.incarnations[offer.node_id] if right_life else uuid4()
-        )
+        claimed = self.answer(offer, None if right_life else uuid4())
         assert (claimed is not None) == wanted, (allocation.state, allocation.dispatch_seq, offer, job.state)
-        if claimed is not None:
-            self.claims.append((offer, claim_id, claimed))
 
     @precondition(lambda self: self.claims)
     @rule(number=which)
     def deliver_again(self, number: int) -> None:
         """The same message to another process starts nothing; the same handling finds its own success."""
-        offer, claim_id, claimed = self.claims[number % len(self.claims)]
+        offer, claim_id, claimed = self.some_claim(number)
         life = self.world.incarnations[offer.node_id]
         assert self.claim(offer, uuid4(), life) is None
         again = self.claim(offer, claim_id, life)
@@ -206,7 +209,7 @@ class Protocol(RuleBasedStateMachine):
     @precondition(lambda self: self.claims)
     @rule(number=which)
     def renew(self, number: int) -> None:
-        _, _, claimed = self.claims[number % len(self.claims)]
+        _, _, claimed = self.some_claim(number)
         holds = self.world.allocation(claimed.allocation_id).state is AllocationState.CLAIMED
         renewal = run_step(
             self.world.engine,
@@ -231,7 +234,7 @@ class Protocol(RuleBasedStateMachine):
     @rule(number=which, step=st.integers(1, 5))
     def write(self, number: int, step: int) -> None:
         """Only node rank 0 of the attempt whose lease stands writes."""
-        _, _, claimed = self.claims[number % len(self.claims)]
+        _, _, claimed = self.some_claim(number)
         writer = next(one for one in self.shares(claimed.attempt_id) if one.node_rank == 0)
         written = run_step(
             self.world.engine,
@@ -247,7 +250,7 @@ class Protocol(RuleBasedStateMachine):
     @rule(number=which, outcome=outcomes, clean=st.booleans())
     def finish(self, number: int, outcome: Outcome, clean: bool) -> None:
         """A worker tells how its share ended, be its lease lost long ago; it may tell it twice."""
-        _, _, claimed = self.claims[number % len(self.claims)]
+        _, _, claimed = self.some_claim(number)
         before = self.world.allocation(claimed.allocation_id)
         if outcome is Outcome.SUCCEEDED and not self.has_run(claimed):
             outcome = Outcome.LOST  # nobody launches before all nodes have claimed
@@ -331,7 +334,34 @@ class Protocol(RuleBasedStateMachine):
                 assert job.state in (JobState.QUEUED, JobState.PAUSED), f"{job.id} hangs as {job.state}"
         self.laws()
 
-    # Looking.
+    # Acting and looking.
+
+    def place(self, job: Job) -> list[Offer]:
+        """Offer the job to the first nodes that have room for it; nothing where there are too few."""
+        room = [(node, tuple(free[: job.devices_per_node])) for node, free in self.free_slots().items()]
+        shares = [share for share in room if len(share[1]) == job.devices_per_node][: job.nodes]
+        made = offer_gang(self.world, job.id, shares) if len(shares) == job.nodes else []
+        self.offers += made
+        return made
+
+    def answer(self, offer: Offer, incarnation: UUID | None = None) -> Claim | None:
+        claim_id, life = uuid4(), incarnation or self.world.incarnations[offer.node_id]
+        claimed = self.claim(offer, claim_id, life)
+        if claimed is not None:
+            self.claims.append((offer, claim_id, claimed))
+        return claimed
+
+    def open_offers(self) -> list[Offer]:
+        """The newest message of each offer that stands."""
+        standing = self._rows(Allocation, Allocation.state == AllocationState.OFFERED, order=Allocation.id)
+        return [Offer(one.id, one.dispatch_seq, one.node_id) for one in standing]
+
+    def some_claim(self, number: int) -> tuple[Offer, UUID, Claim]:
+        """Mostly one whose lease stands."""
+        held = {one.id for one in self.claimed()}
+        standing = [one for one in self.claims if one[0].allocation_id in held]
+        among = standing if standing and number % 4 else self.claims
+        return among[number % len(among)]
 
     def claim(self, offer: Offer, claim_id: UUID, incarnation: UUID) -> Claim | None:
         return run_step(
@@ -379,13 +409,17 @@ def machine(settings: Settings) -> Iterator[type[Protocol]]:
 
 
 def run(machine: type[Protocol], examples: int, steps: int) -> None:
-    """How long a step takes says nothing here: the machine may be busy."""
+    """How long a step takes says nothing here: the machine may be busy.
+
+    What breaks a law is shown as it was found. To make it small takes minutes: add Phase.shrink by hand.
+    """
     run_state_machine_as_test(
         machine,
         settings=hypothesis_settings(
             max_examples=examples,
             stateful_step_count=steps,
             deadline=None,
+            phases=(Phase.explicit, Phase.generate),
             suppress_health_check=list(HealthCheck),
             print_blob=True,
         ),

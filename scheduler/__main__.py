@@ -10,6 +10,7 @@ import redis
 import structlog
 
 from scheduler.loop import Scheduler
+from scheduler.sweeper import sweeping
 from shared import logs
 from shared.db.engine import make_engine
 from shared.queue import UnfitRedis, check_redis, make_app, redis_client
@@ -26,7 +27,8 @@ def main() -> None:
     _check_queue(settings)
     engine = make_engine(settings.database_url.get_secret_value(), statement_timeout_s=10, pool_size=2)
     app = make_app(settings.redis_url.get_secret_value())
-    Scheduler(engine, app, settings).run(stop)
+    with sweeping(engine, settings, stop):
+        Scheduler(engine, app, settings).run(stop)
     engine.dispose()
 
 

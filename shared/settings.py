@@ -61,6 +61,11 @@ class Settings(BaseSettings):
     idempotency_keep_s: float = Field(
         24 * 3600.0, gt=0, description="an Idempotency-Key is remembered at least this long"
     )
+    sweep_s: float = Field(600.0, gt=0, description="pause between two rounds of the sweep of the store")
+    sweep_grace_s: float = Field(
+        3600.0, ge=0, description="nothing goes that is younger, or whose attempt, job or file was there then"
+    )
+    sweep_objects: int = Field(10_000, ge=1, description="stored objects that one round looks at")
 
     # A worker, which is one node.
     node_name: str = Field(default_factory=socket.gethostname)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from shared.artifacts.errors import BadKey
+from shared.domain.sweeping import AttemptPlace, Part, Place, UploadPlace
 
 _MAX_LENGTH = 900  # S3 ends at 1024 bytes; this leaves room for the prefix of the store's own address
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=+@-]{0,199}\Z")
@@ -50,3 +51,18 @@ def checkpoint_prefix(team_id: str, job_id: str, attempt_id: str, step: int) -> 
 def artifact_key(team_id: str, job_id: str, attempt_id: str, name: str) -> str:
     """A result of a try, such as `model.safetensors`."""
     return checked_key(f"{attempt_prefix(team_id, job_id, attempt_id)}/artifacts/{name}")
+
+
+_UPLOAD = re.compile(r"teams/([^/]+)/files/(file-[^/]+)\Z")
+_OUTPUT = re.compile(r"teams/([^/]+)/jobs/([^/]+)/attempts/(attempt-[^/]+)/(artifacts|checkpoints)/(.+)\Z")
+_OF_CHECKPOINT = re.compile(r"step-\d{9,}/[^/]+\Z")
+
+
+def place_of(key: str) -> Place | None:
+    """What lies under a key, as the functions above make them; None for a key that none of them makes."""
+    if upload := _UPLOAD.match(key):
+        return UploadPlace(upload[1], upload[2])
+    output = _OUTPUT.match(key)
+    if output is None or (output[4] == Part.CHECKPOINTS and not _OF_CHECKPOINT.match(output[5])):
+        return None
+    return AttemptPlace(output[1], output[2], output[3], Part(output[4]), output[5])

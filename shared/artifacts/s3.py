@@ -12,7 +12,7 @@ from obstore.store import S3Store
 
 from shared.artifacts.errors import store_errors
 from shared.artifacts.keys import checked_key
-from shared.artifacts.store import ArtifactStore
+from shared.artifacts.store import ArtifactStore, Entry, entries_of
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config  # types only: not there at run time
@@ -46,6 +46,10 @@ class S3Artifacts(ArtifactStore):
             return None
         with store_errors("sign", key):
             return obstore.sign(self._signing, "GET", key, timedelta(seconds=expires_s))
+
+    def _behind(self, after: str) -> Iterator[Entry]:
+        # S3 lists in the order of the keys, so a page of millions of objects costs a page.
+        return entries_of(obstore.list(self._objects, offset=after or None, chunk_size=1000))
 
     def _probe(self, key: str) -> None:
         with store_errors("write", key, writing=True):

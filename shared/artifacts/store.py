@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import obstore
 from obstore.store import ObjectStore
@@ -17,6 +19,9 @@ from shared.artifacts.durable import whole_file
 from shared.artifacts.errors import ArtifactCorrupt, ArtifactNotFound, store_errors
 from shared.artifacts.keys import checked_key
 from shared.domain.errors import Invalid
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta  # a type only: not there at run time
 
 CHUNK_BYTES = 1024 * 1024
 
@@ -116,6 +121,16 @@ class ArtifactStore(ABC):
         entries = (entry for page in self._pages(prefix) for entry in page)
         return tuple(sorted(entries, key=lambda entry: entry.key))
 
+    def page(self, *, after: str, limit: int) -> tuple[Entry, ...]:
+        """The first `limit` objects in the order of keys, from behind the key `after`; fewer at the end."""
+        with store_errors("list from", after):
+            return tuple(islice((one for one in self._behind(after) if not one.key.startswith(".")), limit))
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """Remove these objects; those that are not there are no error."""
+        if keys:
+            self._remove([checked_key(key) for key in keys])
+
     def delete(self, key: str) -> None:
         """Remove the object; one that is not there is no error."""
         self._remove([checked_key(key)])
@@ -142,6 +157,11 @@ class ArtifactStore(ABC):
         self._probe(key)
         self._remove([key])
 
+    def _behind(self, after: str) -> Iterator[Entry]:
+        """Every object behind `after`, in the order of the keys, for an adapter that lists in none."""
+        listed = obstore.list(self._objects, offset=after or None, chunk_size=1000)
+        return iter(sorted(entries_of(listed), key=lambda entry: entry.key))
+
     @abstractmethod
     def _probe(self, key: str) -> None:
         """Write a small object without waiting long for a store that does not answer."""
@@ -164,8 +184,7 @@ class ArtifactStore(ABC):
             checked_key(prefix)
         with store_errors("list", prefix):
             for page in obstore.list(self._objects, prefix or None, chunk_size=1000):
-                entries = (Entry(item["path"], item["size"], item["last_modified"]) for item in page)
-                yield tuple(entry for entry in entries if not entry.key.startswith("."))
+                yield tuple(entry for entry in entries_of([page]) if not entry.key.startswith("."))
 
     def _remove(self, keys: Sequence[str]) -> None:
         with store_errors("delete", ", ".join(keys[:3])):
@@ -196,6 +215,13 @@ class _Counted(Iterator[bytes]):
     @property
     def sha256(self) -> str:
         return self._digest.hexdigest()
+
+
+def entries_of(pages: Iterable[Sequence[ObjectMeta]]) -> Iterator[Entry]:
+    """What obstore lists, as ours."""
+    for page in pages:
+        for item in page:
+            yield Entry(item["path"], item["size"], item["last_modified"])
 
 
 def _file_chunks(path: Path) -> Iterator[bytes]:

@@ -30,6 +30,7 @@ from shared.artifacts import (
     open_store,
 )
 from shared.domain.errors import Invalid
+from shared.domain.sweeping import AttemptPlace, Part, Place, UploadPlace
 
 MIB = 1024 * 1024
 BUCKET = "artifacts"
@@ -373,6 +374,35 @@ def test_listing_does_not_stop_at_a_page(store: ArtifactStore) -> None:
     assert store.list() == ()
 
 
+def test_pages_go_on_behind_a_key_in_the_order_of_keys(store: ArtifactStore) -> None:
+    names = ["b/2", "a/10", "a/1", "c", "b/1", "a.b/1"]
+    for key in names:
+        store.put_bytes(key, key.encode())
+    store.check()
+
+    pages, after = [], ""
+    while page := store.page(after=after, limit=2):
+        pages.append([(entry.key, entry.size) for entry in page])
+        after = page[-1].key
+    assert [len(page) for page in pages] == [2, 2, 2]
+    assert [key for page in pages for key, _ in page] == sorted(names)
+    assert store.page(after="b", limit=1)[0].key == "b/1"
+    assert store.page(after="d", limit=5) == ()
+
+
+def test_several_objects_are_removed_at_once_and_those_that_are_gone_do_not_matter(
+    store: ArtifactStore,
+) -> None:
+    for key in ("a/1", "a/2", "b"):
+        store.put_bytes(key, b"x")
+    store.delete_all(["a/1", "nothing/here", "b"])
+    store.delete_all([])
+    assert [entry.key for entry in store.list()] == ["a/2"]
+    with pytest.raises(BadKey):
+        store.delete_all(["a/2", "../secret"])
+    assert store.exists("a/2")
+
+
 def test_a_copy_stands_by_itself(store: ArtifactStore) -> None:
     store.put_bytes("from", b"bytes")
     store.copy("from", "to/here")
@@ -502,3 +532,24 @@ def test_the_layout_of_keys() -> None:
     assert keys.artifact_key("t", "j", "a", "model.json") == "teams/t/jobs/j/attempts/a/artifacts/model.json"
     with pytest.raises(BadKey):
         keys.artifact_key("t", "j", "a", "../../../other/secret")
+
+
+@pytest.mark.parametrize(
+    ("key", "place"),
+    [
+        (keys.file_key("t", "file-1"), UploadPlace("t", "file-1")),
+        (
+            keys.artifact_key("t", "ftjob-1", "attempt-1", "activations/shard-00000.safetensors"),
+            AttemptPlace("t", "ftjob-1", "attempt-1", Part.ARTIFACTS, "activations/shard-00000.safetensors"),
+        ),
+        (
+            f"{keys.checkpoint_prefix('t', 'j', 'attempt-1', 12)}/state.pt",
+            AttemptPlace("t", "j", "attempt-1", Part.CHECKPOINTS, "step-000000012/state.pt"),
+        ),
+        (keys.job_prefix("t", "ftjob-1"), None),
+        (keys.checkpoint_prefix("t", "j", "attempt-1", 12), None),
+        ("somebody/else", None),
+    ],
+)
+def test_a_key_tells_what_lies_there(key: str, place: Place | None) -> None:
+    assert keys.place_of(key) == place

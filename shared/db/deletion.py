@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from sqlalchemy import func, select
 
+from shared.db.history import record
 from shared.db.models import Job
 from shared.db.scope import Scope
 from shared.domain.errors import Conflict, Invalid
 from shared.domain.job import FINAL_JOB_STATES
 
 
-def delete_job(scope: Scope, job_id: str) -> Job:
-    """Mark the job as deleted: nobody sees it any more, and the sweep may remove its files.
+def delete_job(scope: Scope, job_id: str, *, actor: str) -> Job:
+    """Mark the job as deleted: its team sees it no more, and the sweep may remove its files.
 
     Raises Conflict while it is not over, or while an unfinished job goes on from its result.
     """
@@ -30,6 +31,7 @@ def delete_job(scope: Scope, job_id: str) -> Job:
             "cancel that job or wait for it",
             code="job_in_use",
         )
+    record(scope.session, job, "note", "deleted", actor=actor, data={"code": "deleted"})
     job.deleted_at = scope.session.scalar(select(func.clock_timestamp()))
     return job
 

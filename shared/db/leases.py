@@ -97,12 +97,19 @@ def claim(
         taken = _take(allocation_id, dispatch_seq, node_id, incarnation, claim_id or uuid4(), lease_s)
         state = session.scalar(_count(taken))
         if state is not None:
+            claimed = _claimed(session, job, allocation_id)
             if state is AttemptState.RUNNING:
-                move(session, job, JobState.RUNNING, actor=node_id, reason="Every node has taken its share.")
-            return _claimed(session, job, allocation_id)
+                _tell_running(session, job, claimed, node_id)
+            return claimed
     if claim_id is not None and _is_held_by(session, allocation_id, claim_id):
         return _claimed(session, job, allocation_id)
     return None
+
+
+def _tell_running(session: Session, job: Job, claimed: Claim, node_id: str) -> None:
+    told = {"attempt": claimed.attempt_number, "node": node_id}
+    reason = "Every node has taken its share."
+    move(session, job, JobState.RUNNING, actor=node_id, reason=reason, data=told)
 
 
 def attempt_is_running(session: Session, token: UUID) -> bool | None:

@@ -151,7 +151,9 @@ def place(session: Session, placement: Placement) -> Offer | None:
         slot.allocation_id = allocation.id
     job.wait_reason = None
     where = f"slots {', '.join(map(str, allocation.slots))} of {placement.node_id}"
-    move(session, job, JobState.DISPATCHED, actor=ACTOR, reason=f"Offered {where}, try {attempt.number}.")
+    reason = f"Offered {where}, try {attempt.number}."
+    told = {"attempt": attempt.number, "node": placement.node_id, "slots": list(allocation.slots)}
+    move(session, job, JobState.DISPATCHED, actor=ACTOR, reason=reason, data=told)
     session.flush()
     return Offer(allocation.id, allocation.dispatch_seq, allocation.node_id)
 

@@ -12,12 +12,13 @@ import httpx
 import pytest
 from api_house import JOBS, SMALL, ApiHouse, api_on, refused
 from api_server import served
+from sqlalchemy import select
 from waiting import eventually
 
 from api.services import submit as submitting
 from shared.db import deletion
 from shared.db.engine import transaction
-from shared.db.models import Job
+from shared.db.models import Event, Job
 from shared.db.scope import Scope
 from shared.domain.job import JobState
 from shared.settings import Settings
@@ -39,6 +40,10 @@ def test_a_deleted_job_is_missing_everywhere(api: ApiHouse) -> None:
     api.move(job, *SUCCEEDED)
 
     answer = api.client.delete(f"{JOBS}/{job}")
+    with transaction(api.engine) as session:
+        last = session.scalars(select(Event).where(Event.job_id == job).order_by(Event.seq.desc())).first()
+        assert last is not None
+        assert (last.data, last.actor[:8]) == ({"code": "deleted"}, "api:key-")
     assert answer.json() == {"id": job, "object": "fine_tuning.job", "deleted": True}
     for path in (
         "",
@@ -125,7 +130,7 @@ def test_a_base_that_is_deleted_while_a_job_is_planned_on_it_takes_the_job_along
     def delete_meanwhile() -> None:
         assert is_planned.wait(60)
         with transaction(api.engine) as session:
-            deletion.delete_job(Scope(session, team), base)
+            deletion.delete_job(Scope(session, team), base, actor="test")
         is_deleted.set()
 
     resolve = submitting.resolve_job

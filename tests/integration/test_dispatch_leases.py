@@ -114,7 +114,9 @@ def test_a_claim_starts_the_job_and_tells_how(world: World) -> None:
     assert claimed.attempt_running
     assert run_step(world.engine, leases.attempt_is_running, claimed.token) is True
     assert world.read(job_id).state is JobState.RUNNING
-    assert world.events(job_id)[-1].data["new"] == "running"
+    offered, running = (event.data for event in world.events(job_id)[-2:])
+    assert (offered["attempt"], offered["node"], offered["slots"]) == (1, "node-0", [0, 1])
+    assert (running["new"], running["attempt"], running["node"]) == ("running", 1, "node-0")
 
 
 def test_a_claim_tried_again_finds_its_own_success(world: World) -> None:

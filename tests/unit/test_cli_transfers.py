@@ -52,6 +52,13 @@ def test_each_event_comes_once_though_the_stream_breaks_repeats_and_leaves_out(
     assert asked == ["0", "2", "2", "3", "6"]
 
 
+def test_a_stream_that_ends_before_the_last_event_is_asked_for_the_rest(server: Script, thaw: Thaw) -> None:
+    """A server that stops, or a proxy, ends a stream as cleanly as a job that is over does."""
+    server.on(f"GET {JOB}/events", stream(1, 2), stream(), stream(3), stream())
+    server.on(f"GET {JOB}", told({**OVER, "n_events": 3}))
+    assert [event.seq for event in thaw.jobs.events("ftjob-1")] == [1, 2, 3]
+
+
 def test_a_log_is_followed_over_a_lost_server_and_into_the_next_try(server: Script, thaw: Thaw) -> None:
     first, second = {"X-Attempt": "1"}, {"X-Attempt": "2"}
     running = told({**OVER, "status": "running"})

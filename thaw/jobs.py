@@ -40,7 +40,8 @@ class Jobs:
         return self._submit(Kind.FEATURE_EXTRACTION, spec, idempotency_key, patience_s)
 
     def _submit(self, kind: Kind, spec: Mapping[str, Any], key: str | None, patience_s: float) -> Job:
-        return Job.read(submit_once(self._transport, kind.path, spec, key or new_key(), patience_s))
+        named = new_key() if key is None else key
+        return Job.read(submit_once(self._transport, kind.path, spec, named, patience_s))
 
     def delete(self, job_id: str) -> None:
         """Remove a job that is over, and its files. Raises ServerRefused where another job still needs it."""

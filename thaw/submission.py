@@ -32,9 +32,11 @@ def submit_once(
         try:
             return transport.post(path, spec, headers={"Idempotency-Key": key})
         except ServerUnreachable as error:
-            may_have_acted = error.may_have_acted = may_have_acted or error.may_have_acted
-            if not may_have_acted or time.monotonic() + wait_s > give_up_at:
+            may_have_acted = may_have_acted or error.may_have_acted
+            if not may_have_acted:
                 raise
+            if time.monotonic() + wait_s > give_up_at:
+                raise _lost(error, key) from error
         except ServerRefused as error:
             may_have_acted = True
             wait_s = max(wait_s, error.retry_after_s or 0.0)
@@ -42,3 +44,8 @@ def submit_once(
                 raise
         time.sleep(wait_s)
         wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+
+
+def _lost(error: ServerUnreachable, key: str) -> ServerUnreachable:
+    hint = f"with the Idempotency-Key {key} it can be asked for again, and no second one is made"
+    return ServerUnreachable(f"{error}. The job may be there already: {hint}", may_have_acted=True)

@@ -81,8 +81,8 @@ def test_a_server_that_is_gone_after_the_request_may_have_acted() -> None:
 
         thread = Thread(target=take_one)
         thread.start()
-        with client(url) as thaw_client, pytest.raises(ServerUnreachable) as error:
-            thaw_client.jobs.create(SPEC, patience_s=0.6)
+        with client(url) as thaw_client, pytest.raises(ServerUnreachable, match="Key mine it can") as error:
+            thaw_client.jobs.create(SPEC, idempotency_key="mine", patience_s=0.6)
         thread.join()
     assert error.value.may_have_acted
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -14,12 +14,8 @@ from thaw.cli.output import line, screen
 from thaw.cli.plan import JobFile, Set
 from thaw.cli.session import server
 from thaw.cli.watch import end_with, follow
-from thaw.client import Thaw
-from thaw.errors import ServerUnreachable
 from thaw.jobfile import load, local_files
 from thaw.kinds import Kind
-from thaw.shapes import Job
-from thaw.submission import new_key
 
 Key = Annotated[
     str | None,
@@ -53,21 +49,8 @@ def send(
     with server(ctx) as thaw:
         for field, path in local_files(spec).items():
             spec[field] = upload(thaw, path).id
-        job = _submit(thaw, kind, spec, key or new_key())
+        create = thaw.jobs.extract if kind is Kind.FEATURE_EXTRACTION else thaw.jobs.create
+        job = create(spec, idempotency_key=key)
         line(job.id)
         if watch:
             end_with(follow(thaw, job.id, screen(sys.stderr)))
-
-
-def _submit(thaw: Thaw, kind: Kind, spec: Mapping[str, Any], key: str) -> Job:
-    """The job; where its answer never came, the error says how to ask for it once more."""
-    create = thaw.jobs.extract if kind is Kind.FEATURE_EXTRACTION else thaw.jobs.create
-    try:
-        return create(spec, idempotency_key=key)
-    except ServerUnreachable as error:
-        if not error.may_have_acted:
-            raise
-        raise ServerUnreachable(
-            f"{error}. The job may have been submitted: the same command with --idempotency-key {key} finds "
-            "it, and makes no second one"
-        ) from error

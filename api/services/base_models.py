@@ -174,6 +174,14 @@ def _of_registered(row: RegisteredModel) -> BaseModel:
 
 
 def _of_job(scope: Scope, job_id: str, *, wait_for_model: bool) -> BaseModel:
+    if ":" in job_id:
+        made_by = job_id.partition(":")[0]
+        raise Invalid(
+            f"{job_id!r} names a checkpoint, which holds what was trained by then and no whole model; a job "
+            f"starts from a result: {made_by!r}",
+            param="model",
+            code="no_model",
+        )
     try:
         job = scope.of_kind(JobKind.FINE_TUNING).get(Job, job_id)
     except NotFound as error:

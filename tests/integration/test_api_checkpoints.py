@@ -116,6 +116,13 @@ def test_what_is_not_there_is_told_in_words(api: ApiHouse) -> None:
     refused(api.client.get(f"{path}/ftckpt-2/files/state.pt", headers=api.other_team()), 404, None)
 
 
+def test_a_job_does_not_start_from_a_checkpoint(api: ApiHouse) -> None:
+    job = job_with_checkpoints(api, 2)
+    (found,) = api.client.get(f"{JOBS}/{job}/checkpoints").json()["data"]
+    answer = api.submit(training_file=api.data_set("a", "b"), model=found["fine_tuned_model_checkpoint"])
+    refused(answer, 422, "model", "names a checkpoint", repr(job))
+
+
 def test_how_many_are_kept_is_a_hyperparameter(api: ApiHouse) -> None:
     file = api.data_set("a", "b")
     assert api.job(training_file=file)["hyperparameters"]["save_total_limit"] == 3

@@ -157,7 +157,8 @@ def test_whatever_keeps_a_checkpoint_from_the_disk_the_run_goes_on(
     assert not [name for name in names_in(ran.out / "checkpoints") if name.startswith(".")]
 
 
-def test_lines_wait_for_room_and_keep_their_order(tmp_path: Path, small_disk: Path) -> None:
+@pytest.mark.parametrize("ends_with_another", [True, False])
+def test_lines_wait_for_room_and_keep_their_order(small_disk: Path, ends_with_another: bool) -> None:
     lines = WaitingLines(small_disk / "lines")
     lines.write(b"first\n")
     filler = fill(small_disk)
@@ -165,6 +166,8 @@ def test_lines_wait_for_room_and_keep_their_order(tmp_path: Path, small_disk: Pa
     for line in content:
         lines.write(line)
     filler.unlink()
-    lines.write(b"last\n")
+    if ends_with_another:
+        lines.write(b"last\n")
     lines.close()
-    assert (small_disk / "lines").read_bytes() == b"first\n" + b"".join(content) + b"last\n"
+    last = b"last\n" if ends_with_another else b""
+    assert (small_disk / "lines").read_bytes() == b"first\n" + b"".join(content) + last

@@ -26,4 +26,5 @@ class WaitingLines:
                 self._waiting = self._waiting[os.write(self._descriptor, self._waiting) :]
 
     def close(self) -> None:
+        self.write(b"")  # what waits, where the results have made room
         os.close(self._descriptor)

@@ -19,9 +19,6 @@ from harness.stage import Order, Report, Stage, standing
 from harness.workload import variety
 
 _STEP_S = 0.04
-_N_EPOCHS = 20
-# At default lease times.
-_BETWEEN_FAULTS_S = 25.0
 
 
 def main() -> int:
@@ -32,7 +29,7 @@ def main() -> int:
         if arguments.scenario:
             held = [_play(stage, name) for name in arguments.scenario]
         else:
-            held = [_draw(stage, arguments.jobs, arguments.faults, arguments.seed)]
+            held = [_draw(stage, arguments)]
     if all(held) and arguments.keep is None:
         shutil.rmtree(root, ignore_errors=True)
     else:
@@ -40,12 +37,12 @@ def main() -> int:
     return 0 if all(held) else 1
 
 
-def _draw(stage: Stage, jobs: int, faults: int, seed: int) -> bool:
-    plan = make_plan(seed, faults, every_s=_BETWEEN_FAULTS_S)
+def _draw(stage: Stage, asked: argparse.Namespace) -> bool:
+    plan = make_plan(asked.seed, asked.faults, every_s=asked.every)
     for fault in plan:
         _say(str(fault))
-    report = stage.act(Order([variety(number) for number in range(jobs)], _N_EPOCHS), plan)
-    return _told(f"seed {seed}", report, [])
+    report = stage.act(Order([variety(number) for number in range(asked.jobs)], asked.epochs), plan)
+    return _told(f"seed {asked.seed}", report, [])
 
 
 def _play(stage: Stage, name: str) -> bool:
@@ -72,6 +69,10 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--faults", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1, help="of the plan of faults")
     parser.add_argument("--scale", type=float, default=0.15, help="lease times are multiplied by this")
+    parser.add_argument("--every", type=float, default=25.0, help="seconds between faults, at scale 1")
+    parser.add_argument(
+        "--epochs", type=int, default=20, help="of each job; one takes half a second at least"
+    )
     parser.add_argument("--keep", type=Path, help="an empty folder for all logs; else removed when all held")
     parser.add_argument(
         "--scenario", action="append", choices=list(SCENARIOS), help="instead of a seed; may be repeated"

@@ -37,7 +37,9 @@ def import_path() -> str:
 
 @pytest.mark.timeout(LIMIT_S + 20)
 def test_twelve_jobs_outlive_twenty_faults(tmp_path: Path) -> None:
-    told = run_harness(tmp_path / "run", "--jobs", "12", "--faults", "20", "--seed", str(SEED))
+    told = run_harness(
+        tmp_path / "run", "--jobs", "12", "--faults", "20", "--seed", str(SEED), "--limit", "360"
+    )
 
     cells = [cell.strip() for cell in told.splitlines()[2].split("|")]
     assert cells[1] == f"seed {SEED}"

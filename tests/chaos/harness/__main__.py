@@ -41,7 +41,8 @@ def _draw(stage: Stage, asked: argparse.Namespace) -> bool:
     plan = make_plan(asked.seed, asked.faults, every_s=asked.every)
     for fault in plan:
         _say(str(fault))
-    report = stage.act(Order([variety(number) for number in range(asked.jobs)], asked.epochs), plan)
+    varieties = [variety(number) for number in range(asked.jobs)]
+    report = stage.act(Order(varieties, asked.epochs, limit_s=asked.limit), plan)
     return _told(f"seed {asked.seed}", report, [])
 
 
@@ -73,6 +74,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--epochs", type=int, default=20, help="of each job; one takes half a second at least"
     )
+    parser.add_argument("--limit", type=float, default=600.0, help="seconds in which the jobs must be over")
     parser.add_argument("--keep", type=Path, help="an empty folder for all logs; else removed when all held")
     parser.add_argument(
         "--scenario", action="append", choices=list(SCENARIOS), help="instead of a seed; may be repeated"

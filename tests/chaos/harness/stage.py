@@ -40,7 +40,7 @@ class Order:
     varieties: Sequence[str]
     n_epochs: int
     computing: int = 0
-    limit_s: float = 900.0
+    limit_s: float = 600.0
 
 
 @dataclass
@@ -93,7 +93,7 @@ class Stage:
         """Each variety's weights as a run makes them that no fault touches."""
         wanted = {(name, order.n_epochs) for name in order.varieties}
         jobs = {key: self._submit(*key) for key in wanted - self._references.keys()}
-        self._until(lambda: self._workload.n_open == 0, order.limit_s, "the undisturbed runs")
+        self._until(lambda: not self._workload.open, order.limit_s, "the undisturbed runs")
         for key, job in jobs.items():
             ended = self._workload.ended(job.id)
             if ended.weights is None:
@@ -118,9 +118,9 @@ class Stage:
             for done in injector.done[told:]:
                 self.say(f"{boottime() - injector.began:7.1f} s  {done}")
             told = len(injector.done)
-            if self._workload.n_open == 0:
+            if not self._workload.open:
                 injector.give_up()
-            return self._workload.n_open == 0 and injector.is_over
+            return not self._workload.open and injector.is_over
 
         self._until(is_over, limit_s, "the end of the jobs")
 
@@ -129,7 +129,10 @@ class Stage:
         while not is_over():
             self.cluster.keeper.look()
             if time.monotonic() > give_up_at:
-                raise TookTooLong(f"waited {within_s:g} s in vain for {what}; see {self.cluster.folder.root}")
+                still = ", ".join(self._workload.open) or "none"
+                raise TookTooLong(
+                    f"waited {within_s:g} s in vain for {what}; jobs that are not over: {still}"
+                )
             time.sleep(_LOOK_AGAIN_S)
 
     def _judged(

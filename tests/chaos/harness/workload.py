@@ -95,9 +95,10 @@ class Workload:
         return followed
 
     @property
-    def n_open(self) -> int:
-        """How many jobs are not over, as far as their followers have heard."""
-        return sum(thread.is_alive() for thread in self._threads)
+    def open(self) -> list[str]:
+        """The jobs that are not over, as far as their followers have heard."""
+        threads = zip(self.jobs, self._threads, strict=True)
+        return [job.id for job, thread in threads if thread.is_alive()]
 
     def nodes(self) -> list[dict[str, Any]]:
         return patiently(self._thaw.nodes)

@@ -20,7 +20,6 @@ class _Kept:
     part: Part
     child: Child | None
     start_at: float = 0.0
-    falls: int = 0
 
 
 class Keeper:
@@ -54,7 +53,7 @@ class Keeper:
         now = time.monotonic()
         for kept in self._kept.values():
             if kept.child is not None and kept.child.exit_status() is not None:
-                kept.child, kept.start_at, kept.falls = None, now + _PAUSE_S, kept.falls + 1
+                kept.child, kept.start_at = None, now + _PAUSE_S
             elif kept.child is None and now >= kept.start_at:
                 kept.child = Child(kept.part)
 
@@ -78,10 +77,6 @@ class Keeper:
             while kept.child.exit_status() is None:
                 time.sleep(_LOOK_AGAIN_S)
         kept.child, kept.start_at = None, time.monotonic() + away_s
-
-    def falls(self) -> dict[str, int]:
-        """How often each part was found dead, other than by our own hand."""
-        return {name: kept.falls for name, kept in self._kept.items() if kept.falls}
 
     def wait(self, seconds: float) -> None:
         """Keep everything alive for so long."""

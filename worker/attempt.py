@@ -202,7 +202,10 @@ class Attempt:
             return End(report, artifacts=self._upload(LOG_FILE) if logged else [])
         except StoreUnavailable as away:
             if report.outcome is Outcome.SUCCEEDED:
-                raise
+                if self._lease.stop_reason is None:
+                    raise
+                # It had to be gone before the store took its result, which it makes again: no try is lost.
+                report = OutcomeReport(outcome=Outcome.STOPPED, reason=self._lease.stop_reason)
             # How the run ended is known, and counts for more than its log.
             structlog.get_logger(__name__).warning("log_not_stored", error=away.message)
             return End(report if uploads.has_stored_newest else _without_checkpoint(report, away))

@@ -161,6 +161,8 @@ class House:
             "THAW_NODE_NAME": "node-0",
             "THAW_SLOTS": "2",
             "THAW_TIME_SCALE": str(self.settings.time_scale),
+            "THAW_LEASE_S": str(self.settings.lease_s),
+            "THAW_HOLD_AFTER_S": str(self.settings.hold_after_s),
             "THAW_TRAINER_ENV": json.dumps({"TINY_MARKER": self.marker}),
         }
         process = subprocess.Popen(

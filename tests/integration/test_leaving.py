@@ -96,6 +96,30 @@ def test_a_paused_job_keeps_its_last_step_though_the_store_is_away_for_more_than
     assert newest.step >= row.progress["train"]["step"], "no step that was told of is lost"
 
 
+def test_a_result_that_the_store_does_not_take_before_its_node_leaves_costs_no_attempt(
+    settings: Settings,
+) -> None:
+    shorter = {**TIMES, "time_scale": 0.02, "lease_s": 300.0, "hold_after_s": 200.0}
+    engine = make_engine(settings.database_url.get_secret_value())
+    house = House(settings.model_copy(update=shorter), World(engine).found())
+    house.world.node()
+    job = house.job(n_epochs=40)
+    supervisor = house.supervise(house.claim(job))
+    eventually(lambda: house.metrics(job), within_s=END_S, what="it trains")
+    with store_away(house.settings):
+        eventually(lambda: not house.trainers(), within_s=END_S, what="it has its result")
+        with transaction(engine) as session:
+            ask_to_stop(session, lock_job(session, job), StopReason.DRAIN, actor="test")
+        assert supervisor.wait(END_S) == 0
+    row = house.world.read(job)
+    assert (row.state, row.attempts_used) == (JobState.QUEUED, 0)
+    assert "goes on from an earlier one" in house.world.events(job)[-1].message
+
+    assert house.supervise(house.claim(job)).wait(END_S) == 0
+    assert house.world.read(job).state is JobState.SUCCEEDED
+    engine.dispose()
+
+
 @pytest.fixture
 def worker(house: House, settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
     """The real worker of node-0 on its own, with a scheduler beside it."""

@@ -66,6 +66,8 @@ def _error(error: dict[str, Any] | None) -> JobError | None:
         param=error.get("param"),
         hint=error.get("hint"),
         traceback=error.get("traceback"),
+        rank=error.get("rank"),
+        attempt=error.get("attempt"),
     )
 
 

@@ -46,13 +46,15 @@ class Deleted(BaseModel):
 
 
 class JobError(BaseModel):
-    """Why a job failed."""
+    """Why a job failed. docs/failures.md lists the codes."""
 
     code: str
     message: str
     param: str | None = None
-    hint: str | None = None
-    traceback: str | None = None
+    hint: str | None = Field(None, description="what would help")
+    traceback: str | None = Field(None, description="the end of the failing rank's own")
+    rank: int | None = Field(None, description="the process that failed, where it was one of them")
+    attempt: int | None = Field(None, description="the try that failed last, counted from 1")
 
 
 class AttemptView(BaseModel):
@@ -64,6 +66,7 @@ class AttemptView(BaseModel):
     resume_from: str | None = Field(None, description="the checkpoint that it goes on from")
     outcome: str | None
     error: dict[str, Any] | None
+    ran_s: float = Field(description="how long its trainer has run; the time it was held is left out")
     created_at: int
     running_at: int | None
     ended_at: int | None

@@ -121,6 +121,7 @@ def attempt_view(attempt: Attempt) -> AttemptView:
         resume_from=attempt.resume_from,
         outcome=attempt.outcome,
         error=attempt.error,
+        ran_s=attempt.ran_s,
         created_at=unix(attempt.created_at),
         running_at=unix_or_none(attempt.running_at),
         ended_at=unix_or_none(attempt.ended_at),

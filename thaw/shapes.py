@@ -48,8 +48,12 @@ class Job:
     @property
     def why_failed(self) -> str:
         """The reason of a job that failed, with the hint where there is one; else nothing."""
-        error = self.raw.get("error") or {}
-        return " ".join(str(error[part]) for part in ("message", "hint") if error.get(part))
+        return "; ".join(str(self.error[part]) for part in ("message", "hint") if self.error.get(part))
+
+    @property
+    def error(self) -> Mapping[str, Any]:
+        """code, message, hint, traceback, rank and attempt of a job that failed; else empty."""
+        return self.raw.get("error") or {}
 
 
 @dataclass(frozen=True)

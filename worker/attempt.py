@@ -16,12 +16,12 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from shared.artifacts import ArtifactCorrupt, StoreOptions, StoreUnavailable, open_store
+from shared.artifacts import StoreOptions, StoreUnavailable, open_store
 from shared.db import leases
 from shared.db.leases import Claim, StoredArtifact
 from shared.db.work import Work, load_work
 from shared.domain.archive import Caps
-from shared.domain.errors import NotFound, ThawError, Unavailable
+from shared.domain.errors import NotFound, ThawError
 from shared.domain.events import (
     LOG_FILE,
     RESULT_FILE,
@@ -30,6 +30,7 @@ from shared.domain.events import (
     OutcomeReport,
 )
 from shared.domain.extraction import AnyRunSpec, ExtractorSpec
+from shared.domain.failures import PEER_LOST, code_of
 from shared.domain.job import Outcome, StopReason
 from shared.settings import Settings
 from worker.cache import Cache
@@ -39,11 +40,10 @@ from worker.interruption import AttemptEnding, LeaseLost, StopAsked
 from worker.launch import LAUNCH_FILE
 from worker.launch_plan import launch_plan
 from worker.lease import Lease
-from worker.outcome import FENCED, PEER_LOST, lost, settle
+from worker.outcome import FENCED, ended_by, lost, settle
 from worker.passing_on import PassingOn
 from worker.patience import patiently
 from worker.persist import until_answered
-from worker.progress_tail import ProgressTail
 from worker.records import Records
 from worker.result_files import RESULT_FILES, check_as_listed, listed_activations
 from worker.resume import Resuming, WritesNothing
@@ -54,9 +54,6 @@ from worker.uploads import UploadsBeside, upload_results
 
 _LOOK_AGAIN_S = 0.2
 _GANG_LOOK_S = 1.0
-# The engine keeps max_duration_s by itself, between two steps and over all attempts. This is for a step that
-# hangs, and counts from the start of this attempt's trainer alone: a job that was tried before gets longer.
-_TIME_LIMIT_SLACK_S = 30.0
 T = TypeVar("T")
 
 
@@ -96,10 +93,8 @@ class Attempt:
             return End(OutcomeReport(outcome=Outcome.STOPPED, reason=asked.reason))
         except AttemptEnding as ending:
             return End(lost(str(ending), code=PEER_LOST))
-        except (Unavailable, ArtifactCorrupt) as error:
-            return End(lost(error.message, code=error.code))
         except ThawError as error:
-            return End(_failed(error.code, error.message))
+            return End(ended_by(code_of(error), error.message))
 
     def _wait_for_the_gang(self) -> None:
         """No node launches before every node of the attempt has claimed."""
@@ -145,11 +140,11 @@ class Attempt:
             raise
 
     def _train(self, spec: AnyRunSpec) -> End:
-        plan = launch_plan(self._claim, self._settings, self._devices, os.environ)
+        plan = launch_plan(self._claim, self._settings, self._devices, os.environ, spec)
         write_whole(self._folder / SPEC_FILE, spec.model_dump_json(indent=1))
         write_whole(self._folder / LAUNCH_FILE, plan.model_dump_json(indent=1))
         if not self._writes:
-            return End(self._run_trainer(spec, look=lambda: None))
+            return End(self._run_trainer(look=lambda: None))
         with UploadsBeside(
             self._store,
             self._claim,
@@ -158,28 +153,23 @@ class Attempt:
             self._lease.check_held,
             self._lease.patience_left_s,
         ) as uploads:
-            tail = ProgressTail(self._folder)
             passing_on = PassingOn(
-                tail, uploads, self._engine, self._claim, self._lease, self._settings.node_name
+                self._folder, uploads, self._engine, self._claim, self._lease, self._settings.node_name
             )
-            report = self._run_trainer(spec, look=passing_on.look)
+            report = self._run_trainer(look=passing_on.look)
             passing_on.finish()
             return self._bring_in(report, spec, uploads)
 
-    def _run_trainer(self, spec: AnyRunSpec, look: Callable[[], None]) -> OutcomeReport:
+    def _run_trainer(self, look: Callable[[], None]) -> OutcomeReport:
         """From the launch until no process is left. `look` is called a few times a second."""
         with launched(self._folder) as launcher:
-            instead = self._watch(launcher, spec, look)
+            instead = self._watch(launcher, look)
         told = settle(self._folder, lost(f"the launcher ended with {launcher.returncode}", run=self._folder))
         was_fenced = told.error is not None and told.error.code == FENCED
         return instead if instead is not None and was_fenced else told
 
-    def _watch(
-        self, launcher: subprocess.Popen[bytes], spec: AnyRunSpec, look: Callable[[], None]
-    ) -> OutcomeReport | None:
+    def _watch(self, launcher: subprocess.Popen[bytes], look: Callable[[], None]) -> OutcomeReport | None:
         """Until the launcher has ended: None. Or until it must: how the run ends then."""
-        limit_s = spec.max_duration_s
-        until = None if limit_s is None else time.monotonic() + limit_s + _TIME_LIMIT_SLACK_S
         while True:
             with suppress(subprocess.TimeoutExpired):
                 launcher.wait(_LOOK_AGAIN_S)
@@ -189,8 +179,6 @@ class Attempt:
             except AttemptEnding as ending:
                 return lost(str(ending), code=PEER_LOST)
             look()
-            if until is not None and time.monotonic() > until:
-                return _failed("time_limit", f"the job was not done after max_duration_s, {limit_s:g} s")
 
     def _bring_in(self, report: OutcomeReport, spec: AnyRunSpec, uploads: UploadsBeside) -> End:
         """Everything that the run made, in the store."""
@@ -250,8 +238,3 @@ def _without_checkpoint(report: OutcomeReport, away: StoreUnavailable) -> Outcom
     message = f"its last checkpoint could not be stored, so it goes on from an earlier one: {away.message}"
     error = ErrorReport(code="checkpoint_not_stored", message=message, time=time.time())
     return report.model_copy(update={"error": error})
-
-
-def _failed(code: str, message: str) -> OutcomeReport:
-    error = ErrorReport(code=code, message=message, time=time.time())
-    return OutcomeReport(outcome=Outcome.FAILED, error=error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -31,10 +32,11 @@ class CappedLog:
         self.append(f"[launcher] {message}\n".encode())
 
     def append(self, data: bytes) -> None:
-        self._file.write(data)
-        self._size += len(data)
-        if self._size > self._cap:
-            self._drop_the_beginning()
+        # On a full disk lines are lost: the run is not, and says itself what it could not write.
+        with suppress(OSError):
+            self._size += self._file.write(data)
+            if self._size > self._cap:
+                self._drop_the_beginning()
 
     def _drop_the_beginning(self) -> None:
         notice = f"[launcher] earlier lines were dropped: this log is capped at {self._cap} bytes\n".encode()

@@ -82,6 +82,7 @@ class Inputs:
             seed=resolved.seed,
             resume_from=str(resume_from) if resume_from else None,
             max_duration_s=resolved.max_duration_s,
+            spent_s=work.spent_s,
             capture=self._capture(resolved),
             changes=list(work.changes),
         )
@@ -110,6 +111,7 @@ class Inputs:
             seed=resolved.seed,
             finished=list(work.shards),
             max_duration_s=resolved.max_duration_s,
+            spent_s=work.spent_s,
         )
 
     def _data(self, file: InputFile) -> DataSource:

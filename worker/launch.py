@@ -13,6 +13,7 @@ from shared.domain.shape import Shape
 
 LAUNCH_FILE = "launch.json"
 TRAINER_MODULE = "worker.training"
+_AGENT_MODULE = "worker.training.agent"
 
 _ALLOWED = frozenset(
     {"PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"}
@@ -36,6 +37,11 @@ class LaunchPlan(Shape):
     trainer_uid: int | None = None
     hold_after_s: float = Field(description="a heartbeat older than this stops the ranks")
     kill_after_held_s: float = Field(description="ranks that were stopped for this long are killed")
+    stall_s: float | None = Field(None, description="a run without a sign of life for this long is ended")
+    max_duration_s: float | None = Field(None, description="of running, over all tries of the job")
+    spent_s: float = Field(0.0, description="of it, in earlier tries")
+    overtime_s: float = Field(30.0, description="beyond it; the engine stops by itself between two steps")
+    batch: str | None = Field(None, description="which batch size is tried, in words")
     log_bytes: int = Field(description="cap of logs.txt; its end is kept")
 
 
@@ -44,7 +50,7 @@ def agent_command(plan: LaunchPlan, run: Path, module: str, launcher: int) -> li
     uid = "-" if plan.trainer_uid is None else str(plan.trainer_uid)
     return [
         *(sys.executable, "-I", "-S", str(_BOUND), str(launcher), uid),
-        *(sys.executable, "-m", "torch.distributed.run"),
+        *(sys.executable, "-m", _AGENT_MODULE, str(run), "torch.distributed.run"),
         "--rdzv-backend=static",
         f"--nnodes={plan.nodes}",
         f"--node-rank={plan.node_rank}",

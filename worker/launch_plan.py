@@ -6,16 +6,19 @@ import os
 from collections.abc import Mapping, Sequence
 
 from shared.db.leases import Claim
+from shared.domain.extraction import AnyRunSpec, batch_in_words
 from shared.settings import Settings
 from worker.devices import Devices
 from worker.launch import LaunchPlan
 from worker.slots import slot_lock_path
 
 LOG_BYTES = 10 * 1024 * 1024
+# For a step that hangs: between two steps the engine keeps max_duration_s by itself.
+OVERTIME_S = 30.0
 
 
 def launch_plan(
-    claim: Claim, settings: Settings, devices: Devices, environment: Mapping[str, str]
+    claim: Claim, settings: Settings, devices: Devices, environment: Mapping[str, str], spec: AnyRunSpec
 ) -> LaunchPlan:
     """`environment` is the worker's own: slots count the GPUs that the worker sees."""
     return LaunchPlan(
@@ -30,6 +33,11 @@ def launch_plan(
         trainer_uid=settings.trainer_uid,
         hold_after_s=settings.scaled(settings.hold_after_s),
         kill_after_held_s=settings.scaled(settings.kill_after_held_s),
+        stall_s=settings.scaled(settings.stall_s),
+        max_duration_s=spec.max_duration_s,
+        spent_s=spec.spent_s or 0.0,
+        overtime_s=settings.scaled(OVERTIME_S),
+        batch=batch_in_words(spec),
         log_bytes=LOG_BYTES,
     )
 

@@ -20,15 +20,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from shared.domain.events import HEARTBEAT_FILE, LOG_FILE, STOP_FILE, Heartbeat, OutcomeReport, StopRequest
+from shared.domain.events import (
+    HEARTBEAT_FILE,
+    LOG_FILE,
+    STOP_FILE,
+    ErrorReport,
+    Heartbeat,
+    OutcomeReport,
+    StopRequest,
+)
 from shared.domain.job import Outcome
 from worker.capped_log import CappedLog
+from worker.deaths import PROCESS_KILLED, for_memory, reports_of_deaths
 from worker.hold import HoldRule, Order
 from worker.launch import LAUNCH_FILE, TRAINER_MODULE, LaunchPlan, agent_command, agent_environment
-from worker.outcome import FENCED, lost, overstayed, settle
+from worker.memory_kills import memory_kills
+from worker.outcome import FENCED, TRAINER_ENDED, ended_by, lost, overstayed, settle
 from worker.processes import become_subreaper, bind_to_parent, kill_all, stop_all, wake_all
+from worker.run_clock import RanClock, StallRule
 from worker.run_files import read_plain
 from worker.slots import hold_shared
+from worker.stacks import signs_of_life, where_ranks_stand
+from worker.stalled import no_progress
 
 _TICK_S = 0.1
 _READ_BYTES = 65_536
@@ -68,6 +81,9 @@ class Launcher:
         self._parent = parent
         self._rule = HoldRule(plan.hold_after_s, plan.kill_after_held_s)
         self._held = False
+        self._clock = RanClock(time.monotonic())
+        self._stall = StallRule(plan.stall_s)
+        self._memory_kills = memory_kills()
         self._stop: _Stop | None = None
         self._terminated = False
 
@@ -92,8 +108,15 @@ class Launcher:
             # Whatever went wrong above: nothing may be left.
             clean = kill_all(os.getpid(), limit_s=_KILL_WAIT_S)
         self._copy_output(agent, wait_s=0)
-        settle(self._run, fallback)
+        self._settle(fallback)
         return clean
+
+    def _settle(self, fallback: OutcomeReport) -> None:
+        settle(self._run, fallback, reports_of_deaths(self._run, self._plan.batch), self._amended)
+
+    def _amended(self, error: ErrorReport) -> ErrorReport:
+        ran_out = memory_kills() != self._memory_kills
+        return for_memory(error, self._plan.batch) if ran_out else error
 
     def _start(self, module: str) -> subprocess.Popen[bytes]:
         launcher = os.getpid()
@@ -121,6 +144,9 @@ class Launcher:
             if self._obey_heartbeat() is Order.DIE:
                 held_s = self._plan.kill_after_held_s
                 return lost(f"held for {held_s:g} s, and the lease was not confirmed", code="lease_lost")
+            over = self._is_out_of_time()
+            if over is not None:
+                return over
             if self._grace_is_over():
                 assert self._stop is not None
                 return overstayed(self._stop.request)
@@ -129,7 +155,25 @@ class Launcher:
         if status == 0 and self._plan.node_rank > 0:
             return OutcomeReport(outcome=Outcome.SUCCEEDED)  # the result is node rank 0's
         how = f"was killed by signal {-status}" if status < 0 else f"ended with exit code {status}"
-        return lost(f"the trainer {how} and left no word why", run=self._run)
+        code = PROCESS_KILLED if status < 0 else TRAINER_ENDED
+        return lost(f"the trainer {how} and left no word why", code=code, run=self._run)
+
+    def _is_out_of_time(self) -> OutcomeReport | None:
+        """How the run ends where it has run for too long, or got no further for too long."""
+        clock, plan = self._clock, self._plan
+        clock.tick(time.monotonic(), held=self._held)
+        if not clock.tell(self._run):
+            return None
+        limit_s = plan.max_duration_s
+        if limit_s is not None and plan.spent_s + clock.ran_s > limit_s + plan.overtime_s:
+            return ended_by("time_limit", f"the job was not done after max_duration_s, {limit_s:g} s")
+        if not self._stall.is_stalled(clock.ran_s, signs_of_life(self._run)):
+            return None
+        assert plan.stall_s is not None
+        report = no_progress(plan.stall_s, where_ranks_stand(self._run, os.getpid()))
+        assert report.error is not None
+        self._log.say(f"{report.error.message}\n{report.error.traceback or ''}")
+        return report
 
     def _copy_output(self, agent: subprocess.Popen[bytes], *, wait_s: float) -> None:
         """What the ranks have printed goes to logs.txt; waits up to `wait_s` for some."""

@@ -3,28 +3,46 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from shared.domain.events import LOG_FILE, OUTCOME_FILE, ErrorReport, OutcomeReport, StopRequest
+from shared.domain.failures import PEER_LOST, WORKER_LOST, known_code, outcome_of
 from shared.domain.job import Outcome
 from worker.run_files import NotAPlainFile, end_of, read_plain
 from worker.run_folder import write_whole
 
-PEER_LOST = "peer_lost"
 FENCED = "fenced"
-WORKER_LOST = "worker_lost"
+TRAINER_ENDED = "trainer_ended"
 _LOG_END_BYTES = 4_000
 
 
-def settle(run: Path, fallback: OutcomeReport) -> OutcomeReport:
-    """The engine's outcome; else the earliest error of a rank; else `fallback`. Then outcome.json says it."""
+def settle(
+    run: Path,
+    fallback: OutcomeReport,
+    deaths: Iterable[ErrorReport] = (),
+    amended: Callable[[ErrorReport], ErrorReport] = lambda error: error,
+) -> OutcomeReport:
+    """How the run ended: the engine's outcome, else the earliest error, else `fallback`; in outcome.json.
+
+    `deaths` are of ranks that a signal ended; `amended` adds what the launcher knows of an error. A rank that
+    only saw a peer go tells less than whoever ended the run, and more than nothing.
+    """
     told = read_outcome(run)
     if told is not None:
         return told
-    report = from_errors(run) or fallback
-    write_whole(run / OUTCOME_FILE, report.model_dump_json(indent=1))
+    errors = [*_error_reports(run), *deaths]
+    first = min((one for one in errors if one.code != PEER_LOST), key=_when, default=None)
+    if first is None and fallback.error is not None and fallback.error.code == TRAINER_ENDED:
+        first = min(errors, key=_when, default=None)
+    report = fallback if first is None else OutcomeReport(outcome=outcome_of(first.code), error=first)
+    if report.error is not None:
+        report = report.model_copy(update={"error": amended(report.error)})
+    with suppress(OSError):  # a full disk: the supervisor finds the same once more
+        write_whole(run / OUTCOME_FILE, report.model_dump_json(indent=1))
     return report
 
 
@@ -36,13 +54,11 @@ def read_outcome(run: Path) -> OutcomeReport | None:
         return None
 
 
-def from_errors(run: Path) -> OutcomeReport | None:
-    """The earliest error of a rank, lost peers aside: failed. Lost peers alone: lost. None: no error."""
-    reports = sorted(_error_reports(run), key=lambda report: report.time)
-    for report in reports:
-        if report.code != PEER_LOST:
-            return OutcomeReport(outcome=Outcome.FAILED, error=report)
-    return OutcomeReport(outcome=Outcome.LOST, error=reports[0]) if reports else None
+def ended_by(code: str, message: str) -> OutcomeReport:
+    """What was wrong outside of the ranks; whether it is tried again, its code says."""
+    code = known_code(code)
+    error = ErrorReport(code=code, message=message, time=time.time())
+    return OutcomeReport(outcome=outcome_of(code), error=error)
 
 
 def lost(message: str, *, code: str = WORKER_LOST, run: Path | None = None) -> OutcomeReport:
@@ -57,6 +73,10 @@ def overstayed(asked: StopRequest) -> OutcomeReport:
     message = f"it did not leave within {asked.grace_s:g} s and was killed"
     error = ErrorReport(code="grace_over", message=message, time=time.time())
     return OutcomeReport(outcome=Outcome.STOPPED, reason=asked.reason, error=error)
+
+
+def _when(report: ErrorReport) -> float:
+    return report.time
 
 
 def _error_reports(run: Path) -> list[ErrorReport]:

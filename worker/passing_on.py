@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import structlog
 from sqlalchemy import Engine
@@ -15,9 +16,12 @@ from worker.interruption import LeaseLost
 from worker.lease import Lease
 from worker.persist import PASSING, until_answered
 from worker.progress_tail import ProgressTail
+from worker.run_clock import read_ran_s
 from worker.uploads import UploadsBeside
 
 _WRITE_EVERY_S = 1.0
+# Of a run that tells nothing it is still known how long it has run.
+_TELL_TIME_EVERY_S = 10.0
 
 
 class PassingOn:
@@ -25,21 +29,22 @@ class PassingOn:
 
     def __init__(
         self,
-        tail: ProgressTail,
+        run: Path,
         uploads: UploadsBeside,
         engine: Engine,
         claim: Claim,
         lease: Lease,
         actor: str,
     ) -> None:
-        self._tail = tail
+        self._run = run
+        self._tail = ProgressTail(run)
         self._uploads = uploads
         self._engine = engine
         self._claim = claim
         self._lease = lease
         self._actor = actor
         self._unwritten: list[ProgressLine] = []
-        self._due = 0.0
+        self._due = self._time_due = 0.0
 
     def look(self) -> None:
         """Take up what is new, and write about once a second what is not written yet.
@@ -47,9 +52,10 @@ class PassingOn:
         Raises LeaseLost, and what has ended the uploads.
         """
         self._take_up()
-        if not self._unwritten or time.monotonic() < self._due:
+        now = time.monotonic()
+        if now < (self._due if self._unwritten else self._time_due):
             return
-        self._due = time.monotonic() + _WRITE_EVERY_S
+        self._due, self._time_due = now + _WRITE_EVERY_S, now + _TELL_TIME_EVERY_S
         try:
             with transaction(self._engine) as session:
                 holds = self._write(session)
@@ -61,8 +67,7 @@ class PassingOn:
     def finish(self) -> None:
         """Take up and write all that is left, through an outage of the database. Raises LeaseLost."""
         self._take_up()
-        if self._unwritten:
-            self._written(until_answered(self._engine, self._write, self._lease.check_held))
+        self._written(until_answered(self._engine, self._write, self._lease.check_held))
 
     def _take_up(self) -> None:
         self._uploads.check()
@@ -73,7 +78,8 @@ class PassingOn:
                 self._unwritten.append(line)
 
     def _write(self, session: Session) -> bool:
-        return write_progress(session, token=self._claim.token, lines=self._unwritten, actor=self._actor)
+        ran_s, token = read_ran_s(self._run), self._claim.token
+        return write_progress(session, token=token, lines=self._unwritten, actor=self._actor, ran_s=ran_s)
 
     def _written(self, holds: bool) -> None:
         if not holds:

@@ -12,11 +12,13 @@ from sqlalchemy import Engine
 from shared.db import leases
 from shared.db.engine import make_engine
 from shared.db.leases import Claim
-from shared.domain.events import SUPERVISOR_FAILED, ErrorReport, OutcomeReport
+from shared.domain.events import ErrorReport, OutcomeReport
+from shared.domain.failures import DISK_FULL, SUPERVISOR_FAILED
 from shared.domain.job import Outcome
 from shared.settings import Settings
 from worker.attempt import Attempt, End
 from worker.devices import find_devices
+from worker.disk import full_disk_in_words
 from worker.interruption import LeaseLost
 from worker.lease import STATEMENT_TIMEOUT_S, Lease
 from worker.persist import until_answered
@@ -45,7 +47,7 @@ def run(claim: Claim, settings: Settings) -> None:
         log.warning("attempt_fenced", reason=str(fenced))
     except Exception as error:
         log.exception("supervisor_failed")
-        _finish(claim, settings, engine, End(_broken(error)))
+        _finish(claim, settings, engine, End(_broken(error, settings.work_dir)))
     finally:
         engine.dispose()
 
@@ -102,10 +104,11 @@ def _slots_are_clean(work_dir: Path, slots: list[int]) -> bool:
     return True
 
 
-def _broken(error: Exception) -> OutcomeReport:
+def _broken(error: Exception, work_dir: Path) -> OutcomeReport:
+    full_disk = full_disk_in_words(error, work_dir)
     report = ErrorReport(
-        code=SUPERVISOR_FAILED,
-        message=f"the worker itself failed: {type(error).__name__}: {error}",
+        code=DISK_FULL if full_disk else SUPERVISOR_FAILED,
+        message=full_disk or f"the worker itself failed: {type(error).__name__}: {error}",
         traceback="".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:],
         time=time.time(),
     )

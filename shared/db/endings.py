@@ -21,7 +21,8 @@ from shared.db.history import move
 from shared.db.models import Allocation, Attempt, Job, Slot
 from shared.db.storable import storable
 from shared.db.suspicion import suspect
-from shared.domain.events import SUPERVISOR_FAILED, ErrorReport
+from shared.domain.events import ErrorReport
+from shared.domain.failures import INTERNAL, THE_NODES_OWN, WORKER_LOST, explained
 from shared.domain.job import (
     AFTER_STOP,
     LIVE_ALLOCATION_STATES,
@@ -53,8 +54,8 @@ def finish(  # noqa: PLR0913 - each is one fact of what the node reports
     Only node rank 0 gives a result and artifacts. False: the lease was lost, nothing is written and the
     result must not be used; True also when an earlier try of this call was committed.
 
-    A node whose own program failed gets no offer for `suspect_s` seconds: else it would take one waiting job
-    after another, each of which would lose a try.
+    A node whose own program failed, or whose disk is full, gets no offer for `suspect_s` seconds: else it
+    would take one waiting job after another, each of which would lose a try.
     """
     found = lock_attempt(session, token)
     if found is None:
@@ -64,7 +65,7 @@ def finish(  # noqa: PLR0913 - each is one fact of what the node reports
     mine = next((one for one in allocations if one.id == allocation_id), None)
     if mine is None or mine.state is not AllocationState.CLAIMED:
         return mine is not None and mine.state is AllocationState.ENDED and mine.outcome is outcome
-    if suspect_s > 0 and error is not None and error.code == SUPERVISOR_FAILED:
+    if suspect_s > 0 and error is not None and error.code in THE_NODES_OWN:
         # Before the slots: a node that registers locks in this order too.
         suspect(session, [mine.node_id], for_s=suspect_s)
     if mine.node_rank == 0:
@@ -100,7 +101,7 @@ def end_allocation(
     """End one allocation and let go of its slots: free when `clean`, else dirty until the node looks."""
     transition(allocation, to)
     allocation.outcome = outcome
-    allocation.error = storable(error.model_dump(mode="json")) if error else None
+    allocation.error = storable(explained(error).model_dump(mode="json")) if error else None
     allocation.ended_at = func.clock_timestamp()
     allocation.lease_expires_at = None
     slots = session.scalars(
@@ -136,7 +137,7 @@ def settle(
     cause = _cause(allocations)
     transition(attempt, AttemptState.ENDED)
     attempt.outcome = (cause.outcome if cause else None) or Outcome.SUCCEEDED
-    attempt.error = cause.error if cause else None
+    attempt.error = {**cause.error, "attempt": attempt.number} if cause and cause.error else None
     attempt.ended_at = func.clock_timestamp()
     if leave_out_taken_up(session, job, attempt, actor):
         to = AFTER_STOP[job.stop_reason] if job.stop_reason else JobState.QUEUED
@@ -170,7 +171,7 @@ def _move_on(session: Session, job: Job, outcome: Outcome, error: dict[str, Any]
         case Outcome.SUCCEEDED:
             move(session, job, JobState.SUCCEEDED, actor=actor, reason="The result is stored.")
         case Outcome.FAILED:
-            _fail(session, job, error or _report("internal", "the run failed without saying why"), actor)
+            _fail(session, job, error or _report(INTERNAL, "the run failed without saying why"), actor)
         case Outcome.LOST:
             job.attempts_used += 1
             _after_loss(session, job, error, actor)
@@ -183,24 +184,31 @@ def _move_on(session: Session, job: Job, outcome: Outcome, error: dict[str, Any]
 
 
 def _after_loss(session: Session, job: Job, error: dict[str, Any] | None, actor: str) -> None:
-    lost = (error or {}).get("message") or "the worker is gone"
+    error = error or _report(WORKER_LOST, "the worker is gone")
+    lost = error["message"]
     if job.stop_reason is StopReason.CANCEL:
         move(session, job, JobState.CANCELLED, actor=actor, reason=f"Cancelled; {lost}.")
     elif job.attempts_used >= job.max_attempts:
         tries = f"{job.attempts_used} of {job.max_attempts} tries were lost; the last: {lost}"
-        _fail(session, job, _report("worker_lost", tries), actor)
+        _fail(session, job, {**error, "message": tries}, actor)
     else:
         to = AFTER_STOP[job.stop_reason] if job.stop_reason else JobState.QUEUED
         reason = f"Try {job.attempts_used} of {job.max_attempts} was lost: {lost}."
-        move(session, job, to, actor=actor, reason=reason)
+        move(session, job, to, actor=actor, reason=reason, data={"code": error["code"], "error": error})
 
 
 def _fail(session: Session, job: Job, error: dict[str, Any], actor: str) -> None:
     job.error = error
     move(
-        session, job, JobState.FAILED, actor=actor, reason=str(error["message"]), data={"code": error["code"]}
+        session,
+        job,
+        JobState.FAILED,
+        actor=actor,
+        reason=str(error["message"]),
+        data={"code": error["code"], "error": error},
     )
 
 
 def _report(code: str, message: str) -> dict[str, Any]:
-    return ErrorReport(code=code, message=message, time=time.time()).model_dump(mode="json")
+    error = ErrorReport(code=code, message=message, time=time.time())
+    return explained(error).model_dump(mode="json")

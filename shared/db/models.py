@@ -287,6 +287,9 @@ class Attempt(Base):
     resume_from: Mapped[str | None] = mapped_column(
         doc="id of the checkpoint it goes on from, once that is fetched"
     )
+    ran_s: Mapped[float] = mapped_column(
+        server_default="0", doc="how long its trainer has run, as last told; the time it was held is left out"
+    )
     outcome: Mapped[Outcome | None]
     error: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)

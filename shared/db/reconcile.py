@@ -21,6 +21,7 @@ from shared.db.models import Allocation, Attempt, Job, NodeRow
 from shared.db.placement import Offer
 from shared.db.suspicion import suspect
 from shared.domain.events import ErrorReport
+from shared.domain.failures import explained
 from shared.domain.job import AllocationState, AttemptState, JobState, NodeState, Outcome
 
 ACTOR = "reconciler"
@@ -161,5 +162,7 @@ def admit(session: Session, job_id: str) -> None:
         move(session, job, JobState.QUEUED, actor=ACTOR, reason=f"{job.base_job_id} has its result.")
         return
     message = f"the job {job.base_job_id} that this one goes on from has {base_state}, without a result"
-    job.error = ErrorReport(code="base_job_failed", message=message, time=time.time()).model_dump(mode="json")
-    move(session, job, JobState.FAILED, actor=ACTOR, reason=message)
+    error = explained(ErrorReport(code="base_job_failed", message=message, time=time.time()))
+    job.error = error.model_dump(mode="json")
+    data = {"code": error.code, "error": job.error}
+    move(session, job, JobState.FAILED, actor=ACTOR, reason=message, data=data)

@@ -25,22 +25,26 @@ from shared.domain.events import (
 from shared.domain.shape import Shape
 
 
-def write_progress(session: Session, *, token: UUID, lines: Sequence[ProgressLine], actor: str) -> bool:
+def write_progress(
+    session: Session, *, token: UUID, lines: Sequence[ProgressLine], actor: str, ran_s: float = 0.0
+) -> bool:
     """Store lines of progress: metrics, the job's latest figures, events. False: token lost, nothing written.
 
-    `actor` is the node's name. Lines about checkpoints and shards say nothing here: what they tell of
-    is stored by `add_checkpoint` and `add_artifact`.
+    `actor` is the node's name, `ran_s` how long the trainer has run so far. Lines about checkpoints and
+    shards say nothing here: what they tell of is stored by `add_checkpoint` and `add_artifact`.
     """
     found = lock_writer(session, token)
     if found is None:
         return False
     job, attempt = found
+    attempt.ran_s = max(attempt.ran_s, ran_s)
     metrics = [_metric(attempt, line) for line in lines if isinstance(line, TrainLine | ValidationLine)]
     if metrics:
         session.execute(insert(Metric), metrics)
     for line in lines:
         _tell(session, job, line, actor)
-    job.progress = {**(job.progress or {}), **_latest(lines)}
+    if lines:
+        job.progress = {**(job.progress or {}), **_latest(lines)}
     first = next((line for line in lines if isinstance(line, TrainLine | ExtractionLine)), None)
     if first is not None and job.trained_at is None:
         # The node's clock is not the database's: never before the start, never in the future.

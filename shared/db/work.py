@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import ValidationError
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from shared.db.artifact_rows import stored_artifacts
@@ -66,7 +66,7 @@ class Work:
     """One attempt's work. `training` is the data set, of an extraction too, which has no freeze plan.
 
     `checkpoints`: the newest first, the others for when it cannot be read. `shards` are those of an
-    extraction that earlier tries have stored.
+    extraction that earlier tries have stored. `spent_s`: for how long the trainers of earlier tries have run.
     """
 
     job_id: str
@@ -85,6 +85,7 @@ class Work:
     checkpoints: tuple[ResumePoint, ...]
     shards: tuple[StoredFile, ...] = ()
     changes: tuple[SpecChange, ...] = ()
+    spent_s: float = 0.0
 
     @property
     def resume_from(self) -> ResumePoint | None:
@@ -121,7 +122,15 @@ def load_work(session: Session, token: UUID) -> Work:
         checkpoints=_checkpoints(session, job.id),
         shards=_shards(session, job.id) if is_extraction else (),
         changes=tuple(SpecChange.model_validate(change) for change in job.changes),
+        spent_s=_spent_s(session, attempt),
     )
+
+
+def _spent_s(session: Session, attempt: Attempt) -> float:
+    earlier = select(func.coalesce(func.sum(Attempt.ran_s), 0.0)).where(
+        Attempt.job_id == attempt.job_id, Attempt.number < attempt.number
+    )
+    return session.scalars(earlier).one()
 
 
 def _file(session: Session, file_id: str) -> InputFile:

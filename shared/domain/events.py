@@ -39,10 +39,9 @@ METRICS_FILE = "metrics.jsonl"
 CHECKPOINT_FOLDER = "checkpoints"
 MANIFEST_FILE = "manifest.json"
 
-# The code of an ErrorReport that tells of the worker program itself, or of its host.
-SUPERVISOR_FAILED = "supervisor_failed"
 # The codes with which a trainer refuses the checkpoint that it was to go on from: an earlier one may do.
 UNUSABLE_CHECKPOINT = frozenset({"damaged_checkpoint", "checkpoint_mismatch"})
+
 
 Metrics = Annotated[
     dict[str, float], Field(default_factory=dict, description="the task's own figures by name")
@@ -95,7 +94,8 @@ class TrainerSpec(Shape):
     world_size: int
     seed: int
     resume_from: str | None = Field(None, description="a checkpoint's folder")
-    max_duration_s: float | None = None
+    max_duration_s: float | None = Field(None, description="of running, over all tries")
+    spent_s: float | None = Field(None, description="of it, in earlier tries; None: as the checkpoint has it")
     capture: ActivationsWanted | None = Field(None, description="of the kept model on the validation data")
     changes: list[SpecChange] = Field(
         default_factory=list, description="made while the job was paused; the fields above have them"
@@ -225,13 +225,12 @@ class CheckpointManifest(Shape):
 class ErrorReport(Shape):
     """Why a rank, or the launcher on its behalf, gave up."""
 
-    code: str = Field(
-        description="out_of_memory, non_finite_loss, bad_data, bad_model_output, peer_lost, internal ..."
-    )
-    message: str
-    hint: str | None = None
+    code: str = Field(description="a stable word: one of shared/domain/failures.py")
+    message: str = Field(description="what was wrong")
+    hint: str | None = Field(None, description="what would help")
     traceback: str | None = Field(None, description="the end of the failing rank's own")
     rank: int | None = None
+    attempt: int | None = Field(None, description="1 for the first try; None where none was made")
     time: float
 
 

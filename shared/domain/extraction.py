@@ -53,7 +53,8 @@ class ExtractorSpec(Shape):
     finished: list[StoredFile] = Field(
         default_factory=list, description="shards that an earlier try has left in the store"
     )
-    max_duration_s: float | None = Field(None, description="of this try")
+    max_duration_s: float | None = Field(None, description="of running, over all tries")
+    spent_s: float | None = Field(None, description="of it, in earlier tries")
 
 
 class ExtractionResult(Shape):
@@ -83,3 +84,11 @@ RunSpec = Annotated[
     Discriminator(_kind),
 ]
 RUN_SPEC: TypeAdapter[AnyRunSpec] = TypeAdapter(RunSpec)
+
+
+def batch_in_words(spec: AnyRunSpec) -> str:
+    """Which batch size a run tries, for errors of memory."""
+    size = spec.batch_size if isinstance(spec, ExtractorSpec) else spec.hyperparameters.batch_size
+    picture = f"{spec.preprocessing.height}x{spec.preprocessing.width}"
+    share = f"{size // spec.world_size} on each of {spec.world_size} ranks"
+    return f"batch_size {size} ({share}) of {picture} pictures"

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -87,6 +89,28 @@ class Launched:
 
     def left(self) -> list[int]:
         return marked(self.marker)
+
+
+Launch = Callable[..., Launched]
+
+
+@contextmanager
+def launching(folder: Path) -> Iterator[Launch]:
+    """Starts launchers on tiny trainers' sources, each in a folder of its own; at the end none is left."""
+    started: list[Launched] = []
+
+    def start(source: str, *, environment: dict[str, str] | None = None, **changes: Any) -> Launched:
+        marker = uuid.uuid4().hex
+        run = folder / marker
+        plan = prepare_run(run, source, marker, **changes)
+        started.append(start_launcher(run, plan, marker, **(environment or {})))
+        return started[-1]
+
+    yield start
+    for launched in started:
+        launched.process.kill()
+        launched.process.wait()
+        eventually(lambda of=launched: not of.left(), within_s=10, what="the trainers are gone")
 
 
 def beat(run: Path, age_s: float = 0.0) -> None:

@@ -313,8 +313,41 @@ def test_the_last_lost_try_fails_the_job_and_says_how_many_there_were(world: Wor
     assert "2 of 2" in job.error["message"]
 
 
+def test_the_last_lost_try_gives_its_own_reason_to_the_job_and_to_the_event(world: World) -> None:
+    claimed = world.running(max_attempts=2)
+    assert world.finish(claimed, Outcome.LOST)
+    second = world.claim(world.offer(claimed.job_id))
+    assert second is not None
+    killed = ErrorReport(
+        code="host_out_of_memory", message="the kernel killed rank 1", traceback="log", rank=1, time=1.0
+    )
+    assert world.finish(second, Outcome.LOST, error=killed)
+
+    job, last = world.read(claimed.job_id), world.events(claimed.job_id)[-1]
+    assert job.error is not None
+    assert job.error["message"] == "2 of 2 tries were lost; the last: the kernel killed rank 1"
+    assert (job.error["code"], job.error["rank"], job.error["attempt"]) == ("host_out_of_memory", 1, 2)
+    assert job.error["traceback"] == "log"
+    assert "batch_size" in job.error["hint"], "the table's, where there is no other"
+    assert last.data["error"] == job.error
+    assert world.attempts(claimed.job_id)[0].error is None, "of that try nothing was told"
+
+
+def test_the_time_that_a_try_has_run_never_goes_back(world: World) -> None:
+    claimed = world.running()
+    for ran_s in (5.0, 12.5, 9.0):
+        told = {"token": claimed.token, "lines": [], "actor": "node-0", "ran_s": ran_s}
+        assert run_step(world.engine, leases.write_progress, **told)
+    assert world.attempts(claimed.job_id)[0].ran_s == 12.5
+
+
 @pytest.mark.parametrize(
-    ("code", "after"), [("supervisor_failed", NodeState.SUSPECT), ("worker_lost", NodeState.READY)]
+    ("code", "after"),
+    [
+        ("supervisor_failed", NodeState.SUSPECT),
+        ("disk_full", NodeState.SUSPECT),
+        ("worker_lost", NodeState.READY),
+    ],
 )
 def test_a_node_whose_own_program_failed_gets_no_offer_for_a_while(
     world: World, code: str, after: NodeState

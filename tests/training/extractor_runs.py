@@ -16,7 +16,7 @@ from trainer_runs import Ran
 
 from shared.domain.activations import ActivationIndex
 from shared.domain.extraction import ExtractionResult, ExtractorSpec
-from worker.training.errors import report_error
+from worker.training.explaining import report_error
 from worker.training.extraction import extract
 from worker.training.ranks import joined_ranks
 

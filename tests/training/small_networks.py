@@ -5,6 +5,7 @@ They import torch alone, so that a loop that knows nothing of Thaw can train the
 
 from __future__ import annotations
 
+import os
 import random
 
 import numpy as np
@@ -75,6 +76,30 @@ class Sidelined(Drawing):
         self.unused = nn.Linear(16, 4)
 
 
+class Failing(Residual):
+    """Goes wrong in its eighth training step, on the last rank alone."""
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        scores = super().forward(pictures)
+        if self.training and int(self.bn.num_batches_tracked) == 8 and is_last_rank():
+            return self.go_wrong(scores)
+        return scores
+
+    def go_wrong(self, scores: Tensor) -> Tensor:
+        raise ValueError("the eighth step is one too many")
+
+
+class Diverging(Failing):
+    """Its scores are not a number there."""
+
+    def go_wrong(self, scores: Tensor) -> Tensor:
+        return scores * float("nan")
+
+
+def is_last_rank() -> bool:
+    return int(os.environ.get("RANK", "0")) == int(os.environ.get("WORLD_SIZE", "1")) - 1
+
+
 class Outliner(nn.Module):
     """Scores each pixel of 32x32 pictures, and as torchvision's networks do once more from half way."""
 
@@ -95,4 +120,11 @@ class Outliner(nn.Module):
         return {"out": large, "aux": self.aux_classifier(half_way)}
 
 
-NETWORKS = {"outliner": Outliner, "residual": Residual, "drawing": Drawing, "sidelined": Sidelined}
+NETWORKS = {
+    "outliner": Outliner,
+    "residual": Residual,
+    "drawing": Drawing,
+    "sidelined": Sidelined,
+    "failing": Failing,
+    "diverging": Diverging,
+}

@@ -93,6 +93,14 @@ class Unstill(Counting):
         self.discriminator.train()
 
 
+class Overflowing(Counting):
+    """Its generator's loss becomes infinite later on."""
+
+    def generator_loss(self, pictures: Tensor, classes: Tensor) -> Tensor:
+        loss = super().generator_loss(pictures, classes)
+        return loss / 0 if self.calls > 4 else loss
+
+
 class OneForEach(Pair):
     def generator_loss(self, pictures: Tensor, classes: Tensor) -> Tensor:
         return softplus(-self.discriminator(self.generate(len(pictures)))).flatten()
@@ -146,6 +154,7 @@ STEP_NETWORKS = {
     "entangled": Entangled,
     "meddling": Meddling,
     "unstill": Unstill,
+    "overflowing": Overflowing,
     "one_for_each": OneForEach,
     "wordy": Wordy,
     "endless": Endless,

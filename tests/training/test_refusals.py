@@ -15,7 +15,7 @@ from thaw_example_models.custom_network import CustomNetwork
 from torch import Tensor
 from trainer_runs import MakeSpec, RunHere
 
-from worker.training.errors import report_error
+from worker.training.explaining import report_error
 from worker.training.images import decode
 
 

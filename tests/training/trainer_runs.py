@@ -22,7 +22,7 @@ from shared.domain.events import PROGRESS_LINE, OutcomeReport, ProgressLine, Tra
 from shared.domain.freeze import FreezePlan, parse_freeze, resolve
 from shared.domain.module_tree import ModuleTree
 from shared.domain.training_steps import TrainingStep, read_steps
-from worker.training.errors import report_error
+from worker.training.explaining import report_error
 from worker.training.loop import train
 from worker.training.models import build, describe_module, head_paths
 from worker.training.ranks import joined_ranks

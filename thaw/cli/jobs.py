@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from thaw.cli.extract import extraction_facts
+from thaw.cli.failure import failure_facts
 from thaw.cli.output import Json, as_json, screen, table, when
 from thaw.cli.plan_tree import counts
 from thaw.cli.session import server
@@ -137,8 +138,7 @@ def _facts(job: Job) -> Iterator[tuple[str, str]]:
         yield "finished", f"{when(finished)} UTC"
     timings = job.raw["timings"].items()
     yield "time", ", ".join(f"{name} {clock(seconds)}" for name, seconds in timings if seconds is not None)
-    if job.why_failed:
-        yield "error", job.why_failed
+    yield from failure_facts(job)
 
 
 def _training_facts(job: Job) -> Iterator[tuple[str, str]]:

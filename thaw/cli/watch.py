@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from thaw.cli.exits import Exit
+from thaw.cli.failure import last_words
 from thaw.cli.output import Json, line, say, screen
 from thaw.cli.session import server
 from thaw.client import Thaw
@@ -58,7 +59,8 @@ def follow(thaw: Thaw, job_id: str, console: Console) -> Job:
 def end_with(job: Job) -> None:
     """Leave with the exit code that the job's end calls for."""
     if job.status != "succeeded":
-        say(f"{job.id} {job.status}" + (f": {job.why_failed}" if job.why_failed else ""))
+        for told in last_words(job):
+            say(told)
         raise typer.Exit(Exit.FAILED)
 
 

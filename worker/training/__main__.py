@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from worker.training.process import CannotStart, prepare
+from worker.training.stacks import leave_stacks_on_request
 
 
 def main() -> None:
@@ -22,6 +23,7 @@ def main() -> None:
         prepare(os.environ)
     except CannotStart as refusal:
         sys.exit(f"thaw trainer: {refusal}")
+    leave_stacks_on_request(int(os.environ.get("RANK", "0")), arguments.out)
     from worker.training.entry import run_rank  # noqa: PLC0415  # torch is imported only by a process that may train
 
     try:

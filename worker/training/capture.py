@@ -44,13 +44,9 @@ class Capture:
         share_model(run)
         with _in_eval_mode(run.model):
             digest = combined(digests(run.model, named_tensors(run.model)))
-            saved = self._pass.run(self._layout, run.spec.target.name, digest, self._seconds_left())
+            saved = self._pass.run(self._layout, run.spec.target.name, digest, run.time_limit())
         run.progress.enter("saving")
         return saved
-
-    def _seconds_left(self) -> float | None:
-        limit = self._run.spec.max_duration_s
-        return None if limit is None else limit - sum(self._run.progress.seconds.values())
 
 
 def share_model(run: Run) -> None:

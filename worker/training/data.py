@@ -15,7 +15,7 @@ from shared.domain.labelled_images import LABELS_FILE, parse_labels
 from shared.domain.masked_images import IMAGES, MASKS, stem
 from shared.domain.spec import TaskName
 from worker.training.errors import TrainingFailed
-from worker.training.images import decode
+from worker.training.images import ReadFailed, decode
 from worker.training.labels import ClassNumbers, Labels, LabelSets, NoLabels
 from worker.training.masks import Masks
 from worker.training.stored import (
@@ -48,7 +48,16 @@ class Samples:
         return self.pictures.name(index)
 
     def decode(self, index: int) -> Tensor:
-        """In its own size, the mask behind the picture: uint8 [layers, height, width]. Raises Unreadable."""
+        """In its own size, the mask behind the picture: uint8 [layers, height, width].
+
+        Raises Unreadable, and ReadFailed where the node's disk is at fault.
+        """
+        try:
+            return self._decode(index)
+        except OSError as error:
+            raise ReadFailed(f"sample {index}, {self.name(index)}: {error.strerror}") from error
+
+    def _decode(self, index: int) -> Tensor:
         picture = decode(self.pictures.read(index))
         if self.masks is None:
             return picture

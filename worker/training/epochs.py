@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from worker.training.changed import from_the_start
 from worker.training.errors import TrainingFailed
 from worker.training.evaluation import evaluate
 from worker.training.files import unless_disk_full
+from worker.training.finite import bad_loss, check_evaluation
 from worker.training.mixing import check_samples_apart
 from worker.training.own_steps.evaluation import evaluate_steps
 from worker.training.own_steps.preflight import check_steps
@@ -45,7 +47,7 @@ class Epochs:
         settings = run.spec.hyperparameters
         self._phases = Phases(run, self.state.epoch, self._taken_up.phase if self._taken_up else None)
         self._checkpoints = CheckpointWriter(run)
-        self._boundary = Boundary(run.ranks, stop_file_in(run.out), self._seconds_left())
+        self._boundary = Boundary(run.ranks, stop_file_in(run.out), run.time_limit())
         self._pace = Pace(run.progress, run.task.figures, settings.n_epochs, run.total_steps, self.state.step)
         self._ranks_were_compared = False
 
@@ -117,6 +119,7 @@ class Epochs:
                 prove_ranks_equal(run.model, run.ranks, state.step)
                 self._ranks_were_compared = True
             if self._boundary.is_due or state.step_in_epoch == order.steps_per_epoch:
+                self._phases.stepper.check_gradients(state.step)
                 stopped = self._heed(self._boundary.meet())
                 if stopped is not None:
                     return stopped
@@ -125,6 +128,9 @@ class Epochs:
     def _heed(self, agreed: Agreement) -> StopReason | None:
         """Counts what was agreed on and does what it asks for."""
         state = self.state
+        if agreed.bad_loss is not None:
+            figures = [name for name, value in agreed.sums.figures.items() if not math.isfinite(value)]
+            raise bad_loss(self._run, agreed.bad_loss, figures)
         state.partial.add(agreed.sums)
         ends_epoch = state.step_in_epoch == self._run.data.order.steps_per_epoch
         self._pace.count(agreed.sums, state, self._learning_rate, ends_epoch=ends_epoch)
@@ -175,6 +181,7 @@ class Epochs:
                 run.precision,
                 run.ranks,
             )
+        check_evaluation(run, evaluation, self.state.step)
         self._phases.stepper.back_to_training()
         return evaluation
 
@@ -206,11 +213,6 @@ class Epochs:
         """Of the last step, where no scale applies."""
         run = self._run
         return learning_rate(run.spec.hyperparameters, max(0, self.state.step - 1), run.total_steps)
-
-    def _seconds_left(self) -> float | None:
-        """Until max_duration_s is over; what earlier attempts took counts."""
-        limit = self._run.spec.max_duration_s
-        return None if limit is None else limit - sum(self._run.progress.seconds.values())
 
     # -- telling
 

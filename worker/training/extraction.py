@@ -24,6 +24,7 @@ from worker.training.progress import Progress
 from worker.training.proofs import Digests, combined, digests
 from worker.training.ranks import Ranks
 from worker.training.results import versions
+from worker.training.time_limit import TimeLimit
 from worker.training.transforms import Augmentation, Normalize
 
 
@@ -42,7 +43,10 @@ def extract(spec: ExtractorSpec, out: Path, ranks: Ranks) -> None:
 
         progress.enter("extracting")
         network = spec.network.name
-        saved = work.run(layout, network, combined(before), _seconds_left(spec, progress))
+        limit = TimeLimit(
+            spec.max_duration_s, spec.spent_s or 0.0, out, ran_before_s=sum(progress.seconds.values())
+        )
+        saved = work.run(layout, network, combined(before), limit)
         if isinstance(saved, StopReason):
             progress.say(f"stopped: {saved}")
             _end(out, ranks, OutcomeReport(outcome=Outcome.STOPPED, reason=saved))
@@ -94,11 +98,6 @@ def _say_what_is_saved(layout: Mapping[str, ModuleActivations], progress: Progre
         progress.say(
             f"{path} ({saved.class_name}): {saved.output_shape} -> {saved.shape} {saved.dtype}{mean}"
         )
-
-
-def _seconds_left(spec: ExtractorSpec, progress: Progress) -> float | None:
-    limit = spec.max_duration_s
-    return None if limit is None else limit - sum(progress.seconds.values())
 
 
 def _prove_unchanged(model: nn.Module, before: Digests) -> FrozenProof:

@@ -29,6 +29,7 @@ from worker.training.extraction_work import Source, Work
 from worker.training.progress import Progress
 from worker.training.ranks import Ranks
 from worker.training.stop import STEPS_BETWEEN, Agreement, Boundary, stop_file_in
+from worker.training.time_limit import TimeLimit
 from worker.training.transforms import Normalize
 
 # Enough to tell the batch's dimension from others, and cheap on the largest network.
@@ -62,7 +63,7 @@ class ExtractionPass:
         return layout
 
     def run(
-        self, layout: Mapping[str, ModuleActivations], network: str, digest: str, seconds_left: float | None
+        self, layout: Mapping[str, ModuleActivations], network: str, digest: str, time_limit: TimeLimit
     ) -> SavedActivations | StopReason:
         """Saves everything, or stops where that is asked for. `network` and `digest` go into the index."""
         n_samples = len(self.source.indices)
@@ -72,16 +73,16 @@ class ExtractionPass:
         (self.out / FOLDER).mkdir(exist_ok=True)
         work = Work(self.model, layout, self.source, self.normalize, self.out)
         work.take_on(shares.of_rank[self.ranks.rank], self.batch_size)
-        stopped = self._extract(shares, work, seconds_left)
+        stopped = self._extract(shares, work, time_limit)
         if stopped is not None:
             return stopped
         files = _gathered(shards, work.made, self.ranks)
         files = [finished.get(shard.name, file) for shard, file in zip(shards, files, strict=True)]
         return self._saved(layout, shards, files, network, digest)
 
-    def _extract(self, shares: Shares, work: Work, seconds_left: float | None) -> StopReason | None:
+    def _extract(self, shares: Shares, work: Work, time_limit: TimeLimit) -> StopReason | None:
         """Round after round, a batch a rank; between rounds the ranks agree on whether to go on."""
-        boundary = Boundary(self.ranks, stop_file_in(self.out), seconds_left)
+        boundary = Boundary(self.ranks, stop_file_in(self.out), time_limit)
         pace = ExtractionPace(self.progress, len(self.source.indices), shares.n_done[-1])
         untold = deque(shares.whole_after)
         stopped = self._heed(boundary.meet(), 0)

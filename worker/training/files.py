@@ -35,10 +35,14 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def write_durably(path: Path, content: bytes) -> None:
     """Writes `content` and waits until the disk has it."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        # A write names no file; whoever reads of a full disk wants to know which.
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_json(path: Path, shape: BaseModel) -> None:

@@ -22,6 +22,26 @@ class Unreadable(Exception):
     """A picture that cannot be decoded, or is too large to be."""
 
 
+class BadSample(Exception):
+    """A sample that could be read when the data set was looked through, and cannot any more.
+
+    One that comes out of a process that loads data holds that process's whole traceback as its text.
+    """
+
+    code = "bad_data"
+
+    @property
+    def in_words(self) -> str:
+        last = (str(self).strip().splitlines() or [""])[-1]
+        return last.removeprefix(f"{type(self).__module__}.{type(self).__name__}: ")
+
+
+class ReadFailed(BadSample):
+    """The node could not read a sample from its own disk."""
+
+    code = "read_failed"
+
+
 def decode(content: bytes) -> Tensor:
     """The picture in its own size as RGB, without alpha: uint8 [3, height, width]. Raises Unreadable."""
     if not content:

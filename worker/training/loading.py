@@ -46,6 +46,7 @@ class Batches:
 
     def __init__(self, pictures: Pictures, augmentation: Augmentation, ranks: Ranks) -> None:
         self._data = KeyedPictures(pictures, augmentation)
+        self._pulse = ranks.pulse
         in_memory = pictures.cache is not None
         self.n_workers = 0 if in_memory else min(MOST_WORKERS[ranks.device.type], cores_per_rank(ranks))
         self._pins = ranks.device.type == "cuda"
@@ -60,11 +61,19 @@ class Batches:
     def load(self, batches: Iterable[list[int]], epoch: int | None = None) -> Iterator[Batch]:
         """Each batch in turn; augmented as for `epoch`, or as the pictures are. One such pass at a time."""
         self._asked[:] = [[(index, epoch) for index in batch] for batch in batches]
+        return map(self._handed_out, self._loaded())
+
+    def _loaded(self) -> Iterator[Batch]:
         if self.n_workers == 0:
             return (self._data.__getitems__(keys) for keys in list(self._asked))
         if self._loader is None:
             self._loader = self._open_loader(os.getpid())
         return iter(self._loader)
+
+    def _handed_out(self, batch: Batch) -> Batch:
+        """The batch: whoever asks for it is done with the one before."""
+        self._pulse.beat()
+        return batch
 
     def _open_loader(self, parent: int) -> DataLoader[Batch]:
         """Its processes stay from one epoch to the next, and read `_asked` anew at the start of each."""

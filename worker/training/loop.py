@@ -26,8 +26,9 @@ from worker.training.capture import Capture
 from worker.training.checkpoint_folder import with_room
 from worker.training.epochs import Epochs
 from worker.training.files import write_json
+from worker.training.finite import check_weights
 from worker.training.progress import Progress
-from worker.training.proofs import check_finite, prove_frozen
+from worker.training.proofs import prove_frozen
 from worker.training.ranks import Ranks
 from worker.training.results import (
     decisions,
@@ -112,7 +113,7 @@ def _save_model(run: Run, state: RunState) -> FrozenProof | None:
         return None
     if state.kept is not None and state.kept.moving is not None:
         put_back(run.model, state.kept.moving)
-    check_finite(run.model)
+    check_weights(run, state.step)
     proof = prove_frozen(run.model, run.frozen, run.frozen_before)
     with_room(run.out, lambda: write_model(run))
     return proof

@@ -98,7 +98,11 @@ def registered_builder(name: str) -> Callable[[], nn.Module]:
     found = offered.select(name=name)
     if not found:
         near = ", ".join(nearest(name, offered.names)) or "none"
-        raise Invalid(f"no model {name!r} is registered here; registered are {near}", param="model")
+        raise Invalid(
+            f"no model {name!r} is registered here; registered are {near}",
+            param="model",
+            code="model_not_installed",
+        )
     if len(found) > 1:
         offering = ", ".join(sorted(entry.value for entry in found))
         raise Invalid(f"the model {name!r} is registered {len(found)} times, by {offering}", param="model")

@@ -11,10 +11,11 @@ from torch import Tensor
 from shared.domain.events import FindUnused, PhaseAccount
 from shared.domain.freeze import PlanPhase
 from worker.training.evaluation import share_buffers
+from worker.training.finite import check_weights
 from worker.training.freezing import FrozenPart, frozen_part
 from worker.training.own_steps.task import OwnSteps
 from worker.training.own_steps.turns import StepsInTurn
-from worker.training.proofs import check_finite, digests, prove_frozen, prove_ranks_equal
+from worker.training.proofs import digests, prove_frozen, prove_ranks_equal
 from worker.training.run import Run
 from worker.training.stepping import Stepper, TaskLoss
 
@@ -92,7 +93,7 @@ class Phases:
         run, phase = self._run, self.stepper.phase
         self.stepper.apply(phase)
         share_buffers(run.model, run.ranks)
-        check_finite(run.model)
+        check_weights(run, step)
         account = PhaseAccount(
             from_epoch=phase.from_epoch,
             n_trainable=phase.n_trainable,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from worker.training.data import Samples
 from worker.training.errors import TrainingFailed
-from worker.training.images import Unreadable, resized
+from worker.training.images import BadSample, Unreadable, resized
 from worker.training.ranks import Ranks
 
 # Each rank keeps a data set decoded, at the size that the model sees, up to this many bytes.
@@ -45,11 +45,15 @@ class Pictures:
         """uint8 [batch, layers, height, width]"""
         if self.cache is not None:
             return self.cache[torch.as_tensor(indices)]
-        return torch.stack([resized(self.samples.decode(i), self.height, self.width) for i in indices])
+        return torch.stack([resized(self.in_own_size(i), self.height, self.width) for i in indices])
 
     def in_own_size(self, index: int) -> Tensor:
-        """uint8 [layers, its height, its width]"""
-        return self.samples.decode(index)
+        """uint8 [layers, its height, its width]. Raises BadSample, naming it: it was readable before."""
+        try:
+            return self.samples.decode(index)
+        except Unreadable as error:
+            words = f"sample {index}, {self.samples.name(index)}, cannot be read any more: {error}"
+            raise BadSample(words) from error
 
 
 def open_pictures(
@@ -84,6 +88,7 @@ def _unreadable(
     """Those of `indices` that cannot be read; the others are put into `cache`."""
 
     def is_unreadable(index: int) -> bool:
+        ranks.pulse.beat()
         try:
             picture = samples.decode(index)
         except Unreadable:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from shared.domain.events import FrozenProof, RanksProof
 from shared.domain.freeze import FreezePlan
 from worker.training.errors import TrainingFailed
-from worker.training.freezing import FrozenPart, named_tensors, trainable_parameters
+from worker.training.freezing import FrozenPart, named_tensors
 from worker.training.ranks import Ranks
 
 Digests = Mapping[str, bytes]
@@ -43,17 +43,6 @@ def hash_of_plan(plan: FreezePlan) -> str:
     """One hash over what the phases decide."""
     decides = {"from_epoch", "trainable", "still", "lr_scale", "steps"}
     return hashlib.sha256(plan.model_dump_json(include={"phases": {"__all__": decides}}).encode()).hexdigest()
-
-
-def check_finite(model: nn.Module) -> None:
-    """Raises TrainingFailed where training left NaN or infinity: no loss tells of the last step's."""
-    bad = [name for name, tensor in trainable_parameters(model).items() if not tensor.isfinite().all()]
-    if bad:
-        raise TrainingFailed(
-            f"the last step left values that are not finite in {len(bad)} parameters, first {bad[0]}",
-            code="non_finite_loss",
-            hint="a lower learning_rate, gradient_clip_norm, or precision fp32 may help",
-        )
 
 
 def prove_frozen(model: nn.Module, part: FrozenPart, before: Digests) -> FrozenProof:

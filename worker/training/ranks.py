@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Literal
 
@@ -14,9 +14,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from worker.training.errors import TrainingFailed
+from worker.training.pulse import Pulse
 
-# Longer than any pause that a held or saving rank may make.
-COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+# Longer than any pause that a held or saving rank may make. A run that hangs is ended by its launcher, which
+# can say where each rank stands.
+COLLECTIVE_TIMEOUT = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Ranks:
     local_rank: int
     local_world_size: int
     device: torch.device
+    pulse: Pulse = field(default_factory=Pulse, compare=False)
 
     @property
     def is_first(self) -> bool:
@@ -72,12 +75,14 @@ class Ranks:
 
 
 @contextmanager
-def joined_ranks(device: Literal["cpu", "cuda"], world_size: int) -> Iterator[Ranks]:
+def joined_ranks(
+    device: Literal["cpu", "cuda"], world_size: int, pulse: Pulse | None = None
+) -> Iterator[Ranks]:
     """Joins the ranks that torch elastic started; without its variables this process is the only one.
 
     A rank that fails ends without a farewell: torch elastic then ends its peers.
     """
-    ranks = _from_environment(device, world_size)
+    ranks = replace(_from_environment(device, world_size), pulse=pulse or Pulse())
     if device == "cuda":
         torch.cuda.set_device(ranks.local_rank)
     if ranks.is_alone:

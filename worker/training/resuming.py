@@ -16,6 +16,7 @@ from shared.domain.disk_full import is_disk_full
 from shared.domain.events import CheckpointLine
 from worker.training.changed import tell_of_changes
 from worker.training.checkpoints import write_checkpoint
+from worker.training.finite import check_weights
 from worker.training.generators import restore_generators, save_generators, seed_generators
 from worker.training.phases import Phases
 from worker.training.run import Run
@@ -73,13 +74,15 @@ class CheckpointWriter:
     def write(self, state: RunState, phases: Phases, *, is_best: bool) -> None:
         """A second one at the same place in the run is left out.
 
-        One that the disk does not take costs the run nothing but this: it goes on, and says so.
+        One that the disk does not take costs the run nothing but this: it goes on, and says so. Raises
+        TrainingFailed rather than save what is not finite.
         """
         place = (state.epoch, state.step)
         if self._written == place:
             return
         self._written = place
         run = self._run
+        check_weights(run, state.step)
         generators = save_generators(run.ranks)
         if not run.ranks.is_first:
             return

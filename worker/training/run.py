@@ -23,6 +23,7 @@ from worker.training.recomputation import Recomputed, recompute
 from worker.training.state import Identity
 from worker.training.synchronised import check_has_effect
 from worker.training.tasks import Task, task_of
+from worker.training.time_limit import TimeLimit
 from worker.training.transforms import Normalize
 
 
@@ -57,6 +58,11 @@ class Run:
             n_epochs=self.spec.hyperparameters.n_epochs,
             learning_rate=self.spec.hyperparameters.learning_rate,
         )
+
+    def time_limit(self) -> TimeLimit:
+        """max_duration_s from here on; where nobody says what earlier tries took, the checkpoint does."""
+        told, known = self.spec.spent_s, sum(self.progress.seconds.values())
+        return TimeLimit(self.spec.max_duration_s, told or 0.0, self.out, ran_before_s=known)
 
     def phase_at(self, epoch: int) -> PlanPhase:
         """The last phase of the plan that has begun by `epoch`."""

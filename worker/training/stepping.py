@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from shared.domain.events import FindUnused, StepAccount
 from shared.domain.freeze import PlanPhase
 from shared.domain.spec import ResolvedHyperparameters
+from worker.training.finite import check_scale
 from worker.training.freezing import freeze, moving_buffers, set_training_modes, trainable_parameters
 from worker.training.optimizer import make_optimizer, moments, put_back_moments
 from worker.training.precision import Precision
@@ -146,6 +147,11 @@ class Stepper:
         with torch.no_grad():
             counted = self.loss.counted(output, target)
         return loss.detach(), counted
+
+    def check_gradients(self, number: int) -> None:
+        """After `number` steps. Raises TrainingFailed where fp16 has left nothing of the gradients."""
+        if self.scaler.is_enabled():
+            check_scale(self.scaler.get_scale(), number)
 
     def back_to_training(self) -> None:
         set_training_modes(self.model, self.phase)

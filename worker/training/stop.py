@@ -13,8 +13,8 @@ from torch import Tensor
 
 from shared.domain.events import STOP_FILE, StopRequest
 from shared.domain.job import StopReason
-from worker.training.errors import TrainingFailed
 from worker.training.ranks import Ranks
+from worker.training.time_limit import TimeLimit
 
 # Reading a loss makes a GPU wait, so there the ranks meet every few steps only.
 STEPS_BETWEEN = {"cpu": 1, "cuda": 8}
@@ -47,6 +47,15 @@ class Sums:
 
 
 @dataclass(frozen=True)
+class BadLoss:
+    """The first loss that was not finite, over all ranks. `step` counts from 1."""
+
+    step: int
+    value: float
+    rank: int
+
+
+@dataclass(frozen=True)
 class Agreement:
     """The same on every rank."""
 
@@ -54,6 +63,7 @@ class Agreement:
     stop: StopReason | None
     checkpoint_is_due: bool
     time_is_up: bool
+    bad_loss: BadLoss | None = None
 
 
 @dataclass
@@ -62,9 +72,8 @@ class Boundary:
 
     ranks: Ranks
     stop_file: Path
-    seconds_left: float | None
+    time_limit: TimeLimit
     _steps: list[tuple[int, Tensor, Mapping[str, Tensor], int]] = field(default_factory=list)
-    _started: float = field(default_factory=time.monotonic)
     _last_checkpoint: float = field(default_factory=time.monotonic)
 
     def count(self, step: int, loss: Tensor, counted: Mapping[str, Tensor], n: int) -> None:
@@ -82,51 +91,50 @@ class Boundary:
         self._last_checkpoint = time.monotonic()
 
     def meet(self) -> Agreement:
-        """Adds up over all ranks and agrees. If any rank's loss is not finite, all raise TrainingFailed."""
-        sums, first_bad_step = self._own_sums()
+        """Adds up over all ranks and agrees: also on whether, and where first, a loss was not finite."""
+        sums = self._own_sums()
         agreed = self.ranks.sum(
             torch.tensor([sums.loss, sums.n, *self._wishes(), *sums.figures.values()], dtype=torch.float64)
         )
         loss, n, checkpoint, time_up, *rest = agreed.tolist()
         stops, figures = rest[: len(REASONS)], rest[len(REASONS) :]
-        self._check_finite(loss, first_bad_step)
+        bad = None if math.isfinite(loss) else self._first_bad_loss()
         self._steps.clear()
         return Agreement(
+            bad_loss=bad,
             sums=Sums(loss, n, dict(zip(sums.figures, figures, strict=True))),
             stop=next((reason for reason, votes in zip(REASONS, stops, strict=True) if votes), None),
             checkpoint_is_due=bool(checkpoint),
             time_is_up=bool(time_up),
         )
 
-    def _own_sums(self) -> tuple[Sums, int]:
+    def _own_sums(self) -> Sums:
         if not self._steps:
-            return Sums(), 0
-        steps, losses, counted, counts = zip(*self._steps, strict=True)
+            return Sums()
+        _, losses, counted, counts = zip(*self._steps, strict=True)
         values = torch.stack(losses).double().tolist()
-        bad = [step for step, value in zip(steps, values, strict=True) if not math.isfinite(value)]
         loss = sum(value * n for value, n in zip(values, counts, strict=True))
         figures = {
             name: float(torch.stack([of_step[name] for of_step in counted]).sum()) for name in counted[0]
         }
-        return Sums(loss, float(sum(counts)), figures), bad[0] if bad else steps[-1]
+        return Sums(loss, float(sum(counts)), figures)
+
+    def _first_bad_loss(self) -> BadLoss:
+        """Over all ranks. Every rank comes here, as the sum that they share is not finite."""
+        own = ((step, float(loss)) for step, loss, _, _ in self._steps)
+        first = next((found for found in own if not math.isfinite(found[1])), (math.inf, math.nan))
+        every = self.ranks.gather(torch.tensor(first, dtype=torch.float64))
+        rank = min(range(len(every)), key=lambda one: every[one][0].item())
+        step, value = every[rank].tolist()
+        return BadLoss(int(step), value, rank)
 
     def _wishes(self) -> list[float]:
         """Rank 0's clock decides for all; a stop is taken from whichever rank sees it."""
         now = time.monotonic()
         is_due = self.ranks.is_first and now - self._last_checkpoint > CHECKPOINT_EVERY_S
-        left = self.seconds_left
-        is_up = self.ranks.is_first and left is not None and now - self._started > left
+        is_up = self.ranks.is_first and self.time_limit.is_over()
         asked = read_stop(self.stop_file)
         return [float(is_due), float(is_up), *(float(asked is reason) for reason in REASONS)]
-
-    def _check_finite(self, total: float, step: int) -> None:
-        if math.isfinite(total):
-            return
-        raise TrainingFailed(
-            f"the loss was not finite (NaN or infinite) at step {step}",
-            code="non_finite_loss",
-            hint="a lower learning_rate, gradient_clip_norm, or precision fp32 may help",
-        )
 
 
 def read_stop(stop_file: Path) -> StopReason | None:

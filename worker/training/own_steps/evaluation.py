@@ -9,7 +9,7 @@ import torch
 from shared.domain.events import Evaluation
 from shared.domain.freeze_plan import PlanStep
 from worker.training.datasets import ValidationData
-from worker.training.evaluation import checked_finite, share_buffers
+from worker.training.evaluation import share_buffers
 from worker.training.generators import generators_put_back, seed_generators
 from worker.training.own_steps.loss import LossOf, figure
 from worker.training.run import Run
@@ -20,7 +20,7 @@ def evaluate_steps(run: Run, data: ValidationData, steps: Sequence[PlanStep], ba
     """Each step's mean loss, and their sum as the loss, with rank 0's buffers. The model stays in eval mode.
 
     What a loss draws at random is drawn alike after every epoch, and training draws as if there had been no
-    evaluation. Raises TrainingFailed where a loss is not finite.
+    evaluation.
     """
     model, ranks = run.model, run.ranks
     share_buffers(model, ranks)
@@ -36,4 +36,4 @@ def evaluate_steps(run: Run, data: ValidationData, steps: Sequence[PlanStep], ba
             sums += len(inputs) * torch.cat([of_batch, torch.ones(1, dtype=torch.float64)])
     *totals, n = ranks.sum(sums).tolist()
     means = {figure(step): total / n for step, total in zip(steps, totals, strict=True)}
-    return checked_finite(Evaluation(loss=sum(means.values()), n_samples=round(n), metrics=means))
+    return Evaluation(loss=sum(means.values()), n_samples=round(n), metrics=means)

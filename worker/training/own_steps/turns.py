@@ -115,6 +115,11 @@ class StepsInTurn:
             figures |= counted
         return torch.stack(losses).sum(), figures
 
+    def check_gradients(self, number: int) -> None:
+        """After `number` rounds. Raises TrainingFailed where fp16 has left nothing of a step's gradients."""
+        for turn in self._turns:
+            turn.stepper.check_gradients(number)
+
     def back_to_training(self) -> None:
         """The modes of the phase as a whole; each step sets its own."""
         set_training_modes(self._run.model, self.phase)

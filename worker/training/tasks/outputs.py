@@ -23,7 +23,7 @@ def main_logits(output: Any) -> Tensor:
     raise Invalid(
         f"the model returned a {type(output).__name__}; it must return one tensor, [batch, num_classes]",
         param="model",
-        code="model_output",
+        code="bad_model_output",
     )
 
 

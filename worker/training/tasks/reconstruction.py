@@ -46,7 +46,7 @@ class Reconstruction:
             f"the model returned a {type(output).__name__}; it must return one tensor, "
             "[batch, 3, height, width]",
             param="model",
-            code="model_output",
+            code="bad_model_output",
         )
 
     def loss(self, output: Any, target: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class Segmentation:
             f"the model returned a {type(output).__name__}; it must return one tensor, "
             "[batch, classes, height, width], or a dict with that as 'out'",
             param="model",
-            code="model_output",
+            code="bad_model_output",
         )
 
     def loss(self, output: Any, target: Tensor) -> Tensor:

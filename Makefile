@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check format bench clean
+.PHONY: help setup demo test test-all chaos check format bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -27,6 +27,12 @@ test: $(READY) ## the test suite on a real Postgres and a real Redis
 
 test-all: test ## make test, then the slow tests: the demo, every model, API fuzzing, the images
 	@$(BIN)/python -m pytest -m slow
+
+JOBS ?= 12
+FAULTS ?= 20
+SEED ?= 1
+chaos: $(READY) ## faults from a seed against a whole stack: make chaos JOBS=12 FAULTS=20 SEED=1
+	@PYTHONPATH=.:tests:tests/chaos $(BIN)/python -m harness --jobs $(JOBS) --faults $(FAULTS) --seed $(SEED)
 
 check: $(READY) ## format, lint, types, import contracts
 	@$(BIN)/ruff format --check --quiet .

@@ -77,6 +77,8 @@ class Tables:
         lost = sum(one.outcome is Outcome.LOST for one in attempts)
         if job.attempts_used != lost or lost > job.max_attempts:
             yield f"{job.id} lost {lost} tries, counts {job.attempts_used}, may lose {job.max_attempts}"
+        if lost == job.max_attempts and job.state not in FINAL_JOB_STATES:
+            yield f"{job.id} lost its last try and is {job.state}"
         yield from self._broken_history(job)
 
     def _broken_history(self, job: Job) -> Iterator[str]:
@@ -102,6 +104,9 @@ class Tables:
             yield f"{attempt.id} is {attempt.state}, and a share of it is still offered"
         if attempt.claimed != sum(one.claim_id is not None for one in allocations):
             yield f"{attempt.id} counts {attempt.claimed} claims"
+        has_result = attempt.state is AttemptState.ENDED and allocations[0].outcome is Outcome.SUCCEEDED
+        if has_result and attempt.outcome is not Outcome.SUCCEEDED:
+            yield f"{attempt.id} ended as {attempt.outcome}, and its result was there"
         for one in allocations:
             if (one.state is AllocationState.CLAIMED) != (one.lease_expires_at is not None):
                 yield f"{one.id} is {one.state} with a lease until {one.lease_expires_at}"

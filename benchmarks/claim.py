@@ -3,12 +3,12 @@
 A place pass reads the nodes and the queue and offers as many jobs as there are free slots; then each is
 claimed, renewed and finished, as workers do it: one transaction a call, durable, over a Unix socket. Claims
 are made one after the other, and by eight threads of this process at once, which then wait for one another
-too: on two cores that figure tells of Python more than of the database. `idle pass` is a pass over an empty queue, which
-every scheduler makes twice a second; `reconcile` is a round that finds nothing to put right.
+too: on two cores that figure tells of Python more than of the database. `idle pass` is a pass over an empty
+queue, which every scheduler makes twice a second; `reconcile` is a round that finds nothing to put right.
 
 Wanted is a p99 of a claim below 50 ms with 100,000 finished jobs, on an idle machine; on a busy one look at
-the median, and at what 100,000 finished jobs add to it. Below the table: which tables were read
-from end to end while this ran, for a scan of the finished jobs would not show in a small database. Writes
+the median, and at what 100,000 finished jobs add to it. Below the table: which tables were read from end to
+end while this ran, for a scan of the finished jobs would not show in a small database. Writes
 benchmarks/results/claim.json. Run it with `make bench`.
 """
 

@@ -141,9 +141,10 @@ def settle(
     attempt.ended_at = func.clock_timestamp()
     if leave_out_taken_up(session, job, attempt, actor):
         to = AFTER_STOP[job.stop_reason] if job.stop_reason else JobState.QUEUED
-        move(session, job, to, actor=actor, reason="The checkpoint that the run went on from is left out.")
+        reason = "The checkpoint that the run went on from is left out."
+        _go_to(session, job, attempt, to, actor=actor, reason=reason)
     else:
-        _move_on(session, job, attempt.outcome, attempt.error, actor)
+        _move_on(session, job, attempt, actor)
 
 
 def _cause(allocations: Sequence[Allocation]) -> Allocation | None:
@@ -164,44 +165,63 @@ def _when(allocation: Allocation) -> tuple[bool, float]:
     return error.get("code") == "peer_lost", float(error.get("time", ended_at))
 
 
-def _move_on(session: Session, job: Job, outcome: Outcome, error: dict[str, Any] | None, actor: str) -> None:
+def _move_on(session: Session, job: Job, attempt: Attempt, actor: str) -> None:
     """Where the job goes from here: DESIGN's rules."""
-    stop = job.stop_reason
+    stop, outcome, error = job.stop_reason, attempt.outcome, attempt.error
     match outcome:
         case Outcome.SUCCEEDED:
-            move(session, job, JobState.SUCCEEDED, actor=actor, reason="The result is stored.")
+            _go_to(session, job, attempt, JobState.SUCCEEDED, actor=actor, reason="The result is stored.")
         case Outcome.FAILED:
-            _fail(session, job, error or _report(INTERNAL, "the run failed without saying why"), actor)
+            _fail(
+                session, job, attempt, error or _report(INTERNAL, "the run failed without saying why"), actor
+            )
         case Outcome.LOST:
             job.attempts_used += 1
-            _after_loss(session, job, error, actor)
+            _after_loss(session, job, attempt, actor)
         case Outcome.STOPPED | Outcome.INCOMPLETE:
             why = "The run has stopped" if outcome is Outcome.STOPPED else "The offer was withdrawn"
             to = AFTER_STOP[stop] if stop else JobState.QUEUED
             asked = f" as asked ({stop})" if stop else "; the job waits again"
             but = f"; {error['message']}" if error else ""
-            move(session, job, to, actor=actor, reason=f"{why}{asked}{but}.")
+            _go_to(session, job, attempt, to, actor=actor, reason=f"{why}{asked}{but}.")
 
 
-def _after_loss(session: Session, job: Job, error: dict[str, Any] | None, actor: str) -> None:
-    error = error or _report(WORKER_LOST, "the worker is gone")
+def _go_to(
+    session: Session,
+    job: Job,
+    attempt: Attempt,
+    to: JobState,
+    *,
+    actor: str,
+    reason: str,
+    data: dict[str, Any] | None = None,
+) -> None:
+    """Move the job, and tell which try has ended, and how."""
+    told = {"attempt": attempt.number, "outcome": attempt.outcome, **(data or {})}
+    move(session, job, to, actor=actor, reason=reason, data=told)
+
+
+def _after_loss(session: Session, job: Job, attempt: Attempt, actor: str) -> None:
+    error = attempt.error or _report(WORKER_LOST, "the worker is gone")
     lost = error["message"]
     if job.stop_reason is StopReason.CANCEL:
-        move(session, job, JobState.CANCELLED, actor=actor, reason=f"Cancelled; {lost}.")
+        _go_to(session, job, attempt, JobState.CANCELLED, actor=actor, reason=f"Cancelled; {lost}.")
     elif job.attempts_used >= job.max_attempts:
         tries = f"{job.attempts_used} of {job.max_attempts} tries were lost; the last: {lost}"
-        _fail(session, job, {**error, "message": tries}, actor)
+        _fail(session, job, attempt, {**error, "message": tries}, actor)
     else:
         to = AFTER_STOP[job.stop_reason] if job.stop_reason else JobState.QUEUED
         reason = f"Try {job.attempts_used} of {job.max_attempts} was lost: {lost}."
-        move(session, job, to, actor=actor, reason=reason, data={"code": error["code"], "error": error})
+        told = {"code": error["code"], "error": error}
+        _go_to(session, job, attempt, to, actor=actor, reason=reason, data=told)
 
 
-def _fail(session: Session, job: Job, error: dict[str, Any], actor: str) -> None:
+def _fail(session: Session, job: Job, attempt: Attempt, error: dict[str, Any], actor: str) -> None:
     job.error = error
-    move(
+    _go_to(
         session,
         job,
+        attempt,
         JobState.FAILED,
         actor=actor,
         reason=str(error["message"]),

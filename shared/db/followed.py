@@ -40,31 +40,23 @@ def list_events(scope: Scope, job_id: str, *, after: int | None, limit: int, ord
 
 
 def news_of(session: Session, cursors: Collection[Cursor], limit: int) -> dict[Cursor, News]:
-    """What follows each place, `limit` events at most, where anything does or the job is over, or deleted.
+    """What follows each place, `limit` events at most, where anything does or the job is over.
 
     Whoever asks was shown by a `Scope` that these jobs are theirs.
     """
     if not cursors:
         return {}
-    heads = _heads(session, {cursor.job_id for cursor in cursors})
+    states = select(Job.id, Job.state, Job.n_events).where(Job.id.in_({c.job_id for c in cursors}))
+    heads = {id: (state in FINAL_JOB_STATES, last) for id, state, last in session.execute(states)}
     events = _events_behind(session, cursors, limit)
     news: dict[Cursor, News] = {}
     for cursor in cursors:
         new = events.get(cursor, [])
-        last = heads[cursor.job_id]
-        is_last = last is not None and (new[-1].seq if new else cursor.seq) >= last
+        is_over, last = heads[cursor.job_id]
+        is_last = is_over and (new[-1].seq if new else cursor.seq) >= last
         if new or is_last:
             news[cursor] = News(new, is_last)
     return news
-
-
-def _heads(session: Session, job_ids: Collection[str]) -> dict[str, int | None]:
-    """The number of the last event that will come; None while more may. Nothing comes of a deleted job."""
-    rows = session.execute(select(Job.id, Job.state, Job.n_events, Job.deleted_at).where(Job.id.in_(job_ids)))
-    return {
-        id: 0 if deleted_at is not None else last if state in FINAL_JOB_STATES else None
-        for id, state, last, deleted_at in rows
-    }
 
 
 def _events_behind(session: Session, cursors: Collection[Cursor], limit: int) -> dict[Cursor, list[Event]]:

@@ -5,15 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from api_house import JOBS, SMALL, ApiHouse, api_on, refused
-from api_server import served
 from sqlalchemy import select
-from waiting import eventually
 
 from api.services import submit as submitting
 from shared.db import deletion
@@ -148,25 +144,3 @@ def test_a_base_that_is_deleted_while_a_job_is_planned_on_it_takes_the_job_along
         deleted.result()
     refused(answer, 422, "model", base)
     assert api.count(Job) == 1
-
-
-def test_who_follows_a_job_that_is_deleted_is_let_go(settings: Settings, tmp_path: Path) -> None:
-    with api_on(settings) as house, served(settings, tmp_path / "log") as address:
-        job = house.job(training_file=house.data_set("a", "b"))["id"]
-        house.move(job, JobState.CANCELLED)
-        with transaction(house.engine) as session:
-            session.get_one(Job, job).n_events += 1  # as if there were more to come
-        asked = {"Accept": "text/event-stream", "Authorization": house.client.headers["Authorization"]}
-        seen: list[str] = []
-
-        def follow() -> None:
-            with httpx.stream("GET", f"{address}{JOBS}/{job}/events", headers=asked, timeout=60) as stream:
-                seen.extend(line for line in stream.iter_lines() if line.startswith("id"))
-
-        thread = threading.Thread(target=follow, daemon=True)
-        thread.start()
-        thread.join(timeout=2)
-        assert thread.is_alive()
-        house.client.delete(f"{JOBS}/{job}")
-        eventually(lambda: not thread.is_alive(), within_s=30)
-        assert seen[:3] == ["id: 1", "id: 2", "id: 3"]

@@ -297,6 +297,14 @@ def test_a_stopped_job_goes_where_its_reason_says(world: World, reason: StopReas
     assert world.finish(claimed, Outcome.STOPPED)
     job = world.read(claimed.job_id)
     assert (job.state, job.stop_reason, job.attempts_used) == (after, None, 0)
+    told = world.events(claimed.job_id)[-1]
+    assert told.data == {
+        "old": "stopping",
+        "new": after,
+        "reason": told.message,
+        "attempt": 1,
+        "outcome": "stopped",
+    }
 
 
 def test_the_last_lost_try_fails_the_job_and_says_how_many_there_were(world: World) -> None:

@@ -71,6 +71,12 @@ def test_all_is_on_the_disk_before_it_has_its_name(before: Path, tmp_path: Path)
     assert counted.calls[renamed + 1 : renamed + 4].count("fsync") == 1, "the folder with the new name"
 
 
+def test_so_is_the_name_of_the_folder_that_the_first_one_makes(tmp_path: Path) -> None:
+    counted = DiesAt(tmp_path)
+    counted.watch(partial(write, tmp_path, 1))
+    assert counted.calls[:2] == ["mkdir", "fsync"]
+
+
 @pytest.mark.slow
 def test_killed_two_hundred_times_at_random_moments(tmp_path: Path) -> None:
     seed = int(os.environ.get("THAW_TEST_SEED", random.randrange(2**32)))

@@ -59,7 +59,9 @@ def write_checkpoint(
     Raises OSError where the disk does not take it: then nothing of it stays, and the newest one before does.
     """
     folder = out / CHECKPOINT_FOLDER
-    folder.mkdir(exist_ok=True)
+    if not folder.is_dir():
+        folder.mkdir()
+        sync_folder(out)
     discard_hidden(folder)
     contents = _contents(checkpoint)
     name = f"step-{step:06d}"

@@ -142,8 +142,9 @@ FAILURES: Mapping[str, Failure] = {
     "base_job_failed": _users(
         "the job whose result this one goes on from has none", "submit both again, the base job first"
     ),
-    "checkpoint_mismatch": _users(
-        "the checkpoint is of another run, or of another model", "submit the job anew"
+    "checkpoint_mismatch": _machines(
+        "the checkpoint is of another run, or of another model",
+        "nothing: an earlier one is tried, and without one the job starts anew",
     ),
     "checkpoint_of_another_version": _users(
         "the checkpoint was written by another version of Thaw", "submit the job anew"

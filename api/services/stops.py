@@ -9,12 +9,13 @@ from api.services.data_files import DataFiles
 from shared.db.keys import Caller
 from shared.db.models import File, Job
 from shared.db.scope import Scope
-from shared.db.stops import ask_to_stop, change_job, go_on, reached, standing
+from shared.db.stops import ask_to_stop, change_job, go_on, reached, spent_s, standing
 from shared.domain.changes import (
     PRIORITY,
     Changes,
     SpecChange,
     asked_of,
+    check_time,
     check_training,
     differing,
     with_changes,
@@ -54,6 +55,7 @@ def _change(scope: Scope, job: Job, asked: dict[str, Any], actor: str) -> None:
     ]
     if not changes:
         return
+    check_time(changes, spent_s(scope.session, job))
     if job.kind is JobKind.FINE_TUNING:
         _check(scope, job, changes)
     change_job(scope.session, job, changes, actor=actor)

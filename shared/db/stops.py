@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from shared.db.checkpoints import usable
 from shared.db.history import move, record
-from shared.db.models import Checkpoint, Job
+from shared.db.models import Attempt, Checkpoint, Job
 from shared.domain.changes import PRIORITY, Reached, SpecChange, in_words, with_changes
 from shared.domain.job import JobState, StopReason
 from shared.domain.stops import Standing, asked_to_stop
@@ -67,6 +67,12 @@ def reached(session: Session, job: Job) -> Reached:
     told = (job.progress or {}).get("train")
     steps_per_epoch = told["total_steps"] // told["n_epochs"] if told else None
     return Reached(furthest.epoch, furthest.step, steps_per_epoch)
+
+
+def spent_s(session: Session, job: Job) -> float:
+    """For how long the trainers of its tries have run."""
+    query = select(func.coalesce(func.sum(Attempt.ran_s), 0.0)).where(Attempt.job_id == job.id)
+    return session.scalars(query).one()
 
 
 def standing(job: Job) -> Standing:

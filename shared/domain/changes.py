@@ -19,6 +19,7 @@ from shared.domain.spec import DurationS, LearningRate, NEpochs, Priority, Stric
 N_EPOCHS = "hyperparameters.n_epochs"
 LEARNING_RATE = "hyperparameters.learning_rate"
 PRIORITY = "priority"
+MAX_DURATION = "max_duration_s"
 
 
 class SpecChange(Shape):
@@ -112,6 +113,17 @@ def with_changes(job: Mapping[str, Any], changes: Iterable[SpecChange]) -> dict[
             holder = holder[step]
         holder[last] = change.new
     return changed
+
+
+def check_time(changes: Iterable[SpecChange], spent_s: float) -> None:
+    """Raises Invalid for a new time limit that a job which has run for `spent_s` is past already."""
+    limit = next((change.new for change in changes if change.field == MAX_DURATION), None)
+    if limit is not None and limit <= spent_s:
+        raise Invalid(
+            f"the job has run for {spent_s:.0f} s in its tries so far; give more, or null for no limit",
+            param=MAX_DURATION,
+            code="time_spent",
+        )
 
 
 def check_training(

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 from api_house import JOBS, ApiHouse, api_on, refused
-from sqlalchemy import func
+from sqlalchemy import func, update
 
 from shared.db.engine import transaction
 from shared.db.history import lock_job, move
@@ -215,6 +215,15 @@ def test_a_warm_up_longer_than_the_changed_job_is_refused(api: ApiHouse) -> None
     job = paused_at(api, 1, 5, 5, hyperparameters=asked)
     answer = api.client.post(f"{JOBS}/{job}/resume", json={"hyperparameters": {"n_epochs": 3}})
     refused(answer, 422, "hyperparameters.warmup_steps", "18", "15 steps")
+
+
+def test_a_limit_that_is_past_already_is_refused(api: ApiHouse) -> None:
+    job = paused_at(api, 1, 5, 5, max_duration_s=600)
+    with transaction(api.engine) as session:
+        session.execute(update(Attempt).values(ran_s=90.5))
+    answer = api.client.post(f"{JOBS}/{job}/resume", json={"max_duration_s": 90})
+    assert refused(answer, 422, "max_duration_s", "run for 90 s", "null")["code"] == "time_spent"
+    assert post(api, job, "resume", {"max_duration_s": 91})["max_duration_s"] == 91
 
 
 def test_only_a_paused_job_is_changed(api: ApiHouse) -> None:

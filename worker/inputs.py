@@ -115,13 +115,14 @@ class Inputs:
         )
 
     def _data(self, file: InputFile) -> DataSource:
+        name = f"{file.filename} ({file.id})"
         if file.format == "parquet":
             path = self._stored(file.storage_key, file.bytes, file.sha256, ".parquet")
             columns = {name: str(file.details[name]) for name in ("image_column", "label_column")}
-            return DataSource(path=str(path), format="parquet", **columns)
+            return DataSource(path=str(path), name=name, format="parquet", **columns)
         if file.format not in get_args(ArchiveFormat):
             raise Invalid(f"the file {file.id} holds {file.format}, which is no data set")
-        return DataSource(path=str(self._folder(file)), format=cast(ArchiveFormat, file.format))
+        return DataSource(path=str(self._folder(file)), name=name, format=cast(ArchiveFormat, file.format))
 
     def _folder(self, file: InputFile) -> Path:
         def fill(target: Path) -> None:

@@ -63,6 +63,7 @@ class DataSource(Shape):
     """Samples on the node's disk: an unpacked archive, or one Parquet file."""
 
     path: str
+    name: str | None = Field(None, description="what a person calls the file, for errors in it")
     format: Literal["parquet"] | ArchiveFormat
     image_column: str | None = None
     label_column: str | None = None

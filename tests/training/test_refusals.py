@@ -70,9 +70,12 @@ def test_bad_pictures_are_skipped_and_named(
 def test_too_many_bad_pictures_fail_the_job_with_the_list(
     make_spec: MakeSpec, run_here: RunHere, with_bad_pictures: Path
 ) -> None:
-    ran = run_here(make_spec(train={"path": str(with_bad_pictures), "format": "image_folder"}))
+    source = {"path": str(with_bad_pictures), "format": "image_folder", "name": "scans.zip (file-1)"}
+
+    ran = run_here(make_spec(train=source))
 
     assert ran.error["code"] == "bad_data"
+    assert ran.error["message"].startswith("in scans.zip (file-1): ")
     assert "3 of 103" in ran.error["message"]
     assert "1/cut.png" in ran.error["message"]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from shared.domain.events import DataSource, TrainerSpec
@@ -77,14 +78,27 @@ def open_readable(
 ) -> tuple[Pictures, list[Skipped]]:
     """A data set looked through, and what of it cannot be read, which is noted. Some of it can be."""
     size = (preprocessing.height, preprocessing.width)
-    samples = open_samples(source, task, class_names)
     allowed = preprocessing.max_unreadable_fraction
-    pictures, skipped = open_pictures(samples, size, allowed, ranks, may_cache=may_cache)
-    if skipped:
-        _note_skipped(skipped, len(samples), progress)
-    if len(pictures.readable) == 0:
-        raise TrainingFailed("no picture of the data set can be read", code="bad_data")
+    with _naming(source):
+        samples = open_samples(source, task, class_names)
+        pictures, skipped = open_pictures(samples, size, allowed, ranks, may_cache=may_cache)
+        if skipped:
+            _note_skipped(skipped, len(samples), progress)
+        if len(pictures.readable) == 0:
+            raise TrainingFailed("no picture of the data set can be read", code="bad_data")
     return pictures, skipped
+
+
+@contextmanager
+def _naming(source: DataSource) -> Iterator[None]:
+    """An error in the data says of which file it is: a job may have two."""
+    try:
+        yield
+    except TrainingFailed as error:
+        if source.name is None:
+            raise
+        message = f"in {source.name}: {error.message}"
+        raise TrainingFailed(message, code=error.code, hint=error.hint) from error
 
 
 def _note_skipped(skipped: Sequence[Skipped], n: int, progress: Progress) -> None:

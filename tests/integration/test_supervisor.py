@@ -25,6 +25,8 @@ from devstack.processes import Child
 from shared.artifacts import open_store
 from shared.db.engine import make_engine, transaction
 from shared.db.models import Attempt, Checkpoint
+from shared.db.steps import run_step
+from shared.db.work import load_work
 from shared.domain.job import JobState, Outcome, StopReason
 from shared.settings import Settings
 from worker.slots import slot_lock_path, try_exclusive
@@ -109,7 +111,13 @@ def test_a_killed_rank_loses_the_attempt_and_the_next_goes_on_from_a_whole_check
     damage(house, newest)
     break_state(house, broken)
 
-    assert house.supervise(house.claim(job)).wait(END) == 0
+    again = house.claim(job)
+    ran_s = house.world.attempts(job)[0].ran_s
+    assert ran_s > 0
+    assert run_step(house.world.engine, load_work, again.token).spent_s == ran_s, (
+        "it counts for max_duration_s"
+    )
+    assert house.supervise(again).wait(END) == 0
     row = house.world.read(job)
     assert (row.state, row.attempts_used) == (JobState.QUEUED, 1), (
         "the trainer refused what has the right sum"

@@ -35,11 +35,15 @@ class TookTooLong(RuntimeError):
 
 @dataclass(frozen=True)
 class Order:
-    """Some jobs of one length, by variety. Faults begin once `computing` attempts have made a step."""
+    """Some jobs of one length, by variety. Faults begin once `computing` attempts have made a step.
+
+    The last `n_late` jobs are submitted while the faults go on.
+    """
 
     varieties: Sequence[str]
     n_epochs: int
     computing: int = 0
+    n_late: int = 0
     limit_s: float = 600.0
 
 
@@ -80,12 +84,18 @@ class Stage:
         """Submit the jobs, carry the plan out, and judge. Raises TookTooLong."""
         references = self._undisturbed(order)
         began = time.monotonic()
-        followed = [self._submit(name, order.n_epochs) for name in order.varieties]
-        self._until(lambda: self._n_computing(followed) >= order.computing, order.limit_s, "first steps")
+        first, n_early = len(self._workload.jobs), len(order.varieties) - order.n_late
+        for name in order.varieties[:n_early]:
+            self._submit(name, order.n_epochs)
+        early = self._workload.jobs[first:]
+        self._until(lambda: self._n_computing(early) >= order.computing, order.limit_s, "first steps")
         keep_snapshot(self.cluster)
+        if order.n_late:
+            every_s = plan[-1].at * self.scale / (order.n_late + 1) if plan else 0.0
+            self._workload.submit_later(order.varieties[n_early:], self._file, order.n_epochs, every_s)
         injector = Injector(self.cluster, plan, self.scale)
         self._carry_out(injector, order.limit_s)
-        report = self._judged(order, followed, references, injector.done)
+        report = self._judged(order, self._workload.jobs[first:], references, injector.done)
         report.seconds = time.monotonic() - began
         return report
 
@@ -145,6 +155,9 @@ class Stage:
         verdict = judge(followed, ended, references, logs, order.n_epochs * STEPS_PER_EPOCH)
         check_leftovers(verdict, left, self._workload.nodes())
         check_faults(verdict, faults)
+        verdict.doubled += [
+            f"{job} was made by a submission made again" for job in self._workload.strangers()
+        ]
         attempts = [log for log in testimony.attempts_of(logs) if log.job in ended]
         lost = losses(followed, ended, faults, self.scale)
         verdict.wrong += unexplained(lost)

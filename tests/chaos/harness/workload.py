@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
@@ -76,29 +76,47 @@ class Workload:
 
     def __init__(self, url: str, api_key: str) -> None:
         self.jobs: list[Followed] = []
+        self._to_come = 0
         self._url = url
         self._api_key = api_key
         self._thaw = Thaw(url, api_key)
         self._transport = Transport(url, api_key)
-        self._threads: list[Thread] = []
+        self._threads: dict[str, Thread] = {}
 
     def upload(self, folder: Path) -> str:
         return self._thaw.files.upload(folder).id
 
     def submit(self, name: str, file: str, n_epochs: int) -> Followed:
-        """Submit a job and begin to follow it."""
-        followed = Followed(self._thaw.jobs.create(spec(name, file, n_epochs)).id, name)
-        self.jobs.append(followed)
+        """Submit a job and begin to follow it. A lost answer is asked for again, and makes no second job."""
+        job = self._thaw.jobs.create(spec(name, file, n_epochs), patience_s=_PATIENCE_S)
+        followed = Followed(job.id, name)
         thread = Thread(target=self._follow, args=(followed,), name=f"follows-{followed.id}", daemon=True)
         thread.start()
-        self._threads.append(thread)
+        self._threads[followed.id] = thread
+        self.jobs.append(followed)
         return followed
+
+    def submit_later(self, names: Sequence[str], file: str, n_epochs: int, every_s: float) -> None:
+        """Submit these one by one from a thread, `every_s` seconds apart, whatever the service does."""
+        self._to_come += len(names)
+        Thread(target=self._submit_late, args=(names, file, n_epochs, every_s), daemon=True).start()
 
     @property
     def open(self) -> list[str]:
-        """The jobs that are not over, as far as their followers have heard."""
-        threads = zip(self.jobs, self._threads, strict=True)
-        return [job.id for job, thread in threads if thread.is_alive()]
+        """The jobs that are not over, as far as their followers have heard, and those that are to come."""
+        going_on = [id for id, thread in list(self._threads.items()) if thread.is_alive()]
+        return going_on + ["not submitted yet"] * self._to_come
+
+    def strangers(self) -> list[str]:
+        """Jobs that the service has and nobody here knows of."""
+        ours = {job.id for job in self.jobs}
+        return [job.id for job in patiently(lambda: list(self._thaw.jobs.list())) if job.id not in ours]
+
+    def _submit_late(self, names: Sequence[str], file: str, n_epochs: int, every_s: float) -> None:
+        for name in names:
+            time.sleep(every_s)
+            self.submit(name, file, n_epochs)
+            self._to_come -= 1
 
     def nodes(self) -> list[dict[str, Any]]:
         return patiently(self._thaw.nodes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,8 +88,9 @@ class Workload:
         return self._thaw.files.upload(folder).id
 
     def submit(self, name: str, file: str, n_epochs: int) -> Followed:
-        """Submit a job and begin to follow it. A lost answer is asked for again, and makes no second job."""
-        job = self._thaw.jobs.create(spec(name, file, n_epochs), patience_s=_PATIENCE_S)
+        """Submit a job and begin to follow it; again under the same key while there is no answer."""
+        body, key = spec(name, file, n_epochs), uuid.uuid4().hex
+        job = patiently(lambda: self._thaw.jobs.create(body, idempotency_key=key), _PATIENCE_S)
         followed = Followed(job.id, name)
         thread = Thread(target=self._follow, args=(followed,), name=f"follows-{followed.id}", daemon=True)
         thread.start()

@@ -14,7 +14,18 @@ from shared.db import leases, nodes, placement
 from shared.db.engine import transaction
 from shared.db.history import lock_job, move
 from shared.db.leases import Claim
-from shared.db.models import Allocation, ApiKey, Attempt, Event, File, Job, NodeRow, Slot, Team
+from shared.db.models import (
+    Allocation,
+    ApiKey,
+    Attempt,
+    Event,
+    File,
+    Job,
+    NodeRow,
+    RegisteredModel,
+    Slot,
+    Team,
+)
 from shared.db.nodes import NodeFacts
 from shared.db.placement import Offer
 from shared.db.steps import run_step
@@ -22,6 +33,7 @@ from shared.domain.events import ErrorReport
 from shared.domain.fairshare import Placement
 from shared.domain.job import JobState, Outcome
 from shared.ids import new_id
+from worker.registered import registered_models
 
 LEASE_S = 60.0
 
@@ -54,6 +66,17 @@ class World:
                     details={"classes": ["0", "1"]},
                 )
             )
+        return self
+
+    def know_models(self) -> World:
+        """The registered models are described already: no start of a worker has to start torch for it."""
+        with self._session() as session:
+            for model in registered_models():
+                session.add(
+                    RegisteredModel(
+                        name=model.name, hash=model.hash, version=model.version, description={"tree": {}}
+                    )
+                )
         return self
 
     def node(self, name: str = "node-0", *, slots: int = 2, accelerator: str = "cpu") -> UUID:

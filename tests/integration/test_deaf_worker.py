@@ -18,11 +18,10 @@ from waiting import eventually
 from devstack.redis import Redis
 from scheduler.loop import Scheduler
 from shared.db.engine import make_engine, transaction
-from shared.db.models import NodeRow, RegisteredModel
+from shared.db.models import NodeRow
 from shared.domain.job import JobState, NodeState
 from shared.queue import make_app
 from shared.settings import Settings
-from worker.registered import registered_models
 
 pytestmark = pytest.mark.slow
 
@@ -35,12 +34,7 @@ SCALE = 0.2
 @pytest.fixture
 def world(settings: Settings) -> Iterator[World]:
     engine = make_engine(settings.database_url.get_secret_value(), pool_size=10)
-    world = World(engine).found()
-    with transaction(engine) as session:
-        for model in registered_models():
-            session.add(
-                RegisteredModel(name=model.name, hash=model.hash, version=model.version, description={})
-            )
+    world = World(engine).found().know_models()
     yield world
     engine.dispose()
 

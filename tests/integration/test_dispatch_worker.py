@@ -28,7 +28,6 @@ from shared.domain.job import JobState, NodeState, Outcome
 from shared.queue import UnfitRedis, check_redis, make_app, publish, redis_client
 from shared.settings import Settings
 from worker.handling import left_behind
-from worker.registered import registered_models
 from worker.serve import FolderInUse, serve
 from worker.slots import hold_shared, slot_lock_path
 
@@ -78,7 +77,7 @@ def start(world: World, settings: Settings, request: pytest.FixtureRequest) -> I
         "THAW_SLOTS": "2",
         "THAW_NODE_HEARTBEAT_S": "0.3",
     }
-    know_models(world)
+    world.know_models()
     if "own_redis" in request.fixturenames:
         url = request.getfixturevalue("own_redis").url()
         environment["THAW_REDIS_URL"] = url
@@ -93,15 +92,6 @@ def start(world: World, settings: Settings, request: pytest.FixtureRequest) -> I
     for process in started:
         process.kill()
         process.wait()
-
-
-def know_models(world: World) -> None:
-    """The registered models are described already, which spares each start of a worker a start of torch."""
-    with transaction(world.engine) as session:
-        for model in registered_models():
-            session.add(
-                RegisteredModel(name=model.name, hash=model.hash, version=model.version, description={})
-            )
 
 
 def state(world: World, job: str) -> JobState:

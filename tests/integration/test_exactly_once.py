@@ -17,14 +17,13 @@ from dispatch_rows import World
 from sqlalchemy import func, select
 
 from shared.db.engine import make_engine, transaction
-from shared.db.models import Allocation, Attempt, Job, NodeRow, RegisteredModel, Slot
+from shared.db.models import Allocation, Attempt, Job, NodeRow, Slot
 from shared.db.placement import Offer, place
 from shared.db.steps import run_step
 from shared.domain.fairshare import Placement
 from shared.domain.job import JobState, NodeState, SlotState
 from shared.queue import make_app, n_messages, node_queue, publish, redis_client
 from shared.settings import Settings
-from worker.registered import registered_models
 
 pytestmark = pytest.mark.slow
 
@@ -38,12 +37,7 @@ JOBS = 1000
 @pytest.fixture
 def world(settings: Settings) -> Iterator[World]:
     engine = make_engine(settings.database_url.get_secret_value(), pool_size=10)
-    world = World(engine).found()
-    with transaction(engine) as session:
-        for model in registered_models():
-            session.add(
-                RegisteredModel(name=model.name, hash=model.hash, version=model.version, description={})
-            )
+    world = World(engine).found().know_models()
     yield world
     engine.dispose()
 

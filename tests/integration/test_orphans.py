@@ -24,11 +24,10 @@ from sqlalchemy import select
 
 from scheduler.loop import Scheduler
 from shared.db.engine import make_engine, transaction
-from shared.db.models import Attempt, RegisteredModel
+from shared.db.models import Attempt
 from shared.queue import make_app
 from shared.settings import Settings
 from worker.processes import process_table
-from worker.registered import registered_models
 from worker.slots import slot_lock_path, try_exclusive
 
 pytestmark = pytest.mark.slow
@@ -151,12 +150,7 @@ def alive(pids: set[int]) -> set[int]:
 @pytest.fixture
 def world(settings: Settings) -> Iterator[World]:
     engine = make_engine(settings.database_url.get_secret_value(), pool_size=10)
-    world = World(engine).found()
-    with transaction(engine) as session:
-        for model in registered_models():
-            session.add(
-                RegisteredModel(name=model.name, hash=model.hash, version=model.version, description={})
-            )
+    world = World(engine).found().know_models()
     yield world
     engine.dispose()
 

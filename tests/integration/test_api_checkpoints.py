@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -13,16 +11,14 @@ from pathlib import Path
 import pytest
 from api_house import JOBS, ApiHouse, api_on, refused
 from api_server import ROOT, served
-from sqlalchemy import func, select, update
+from sqlalchemy import func, update
+from stored_checkpoints import STATE, store_checkpoint
 
-from shared.artifacts import open_store
 from shared.db.engine import transaction
-from shared.db.models import Attempt, Checkpoint
-from shared.domain.events import CheckpointManifest, ManifestEntry
+from shared.db.models import Checkpoint
+from shared.domain.events import CheckpointManifest
 from shared.settings import Settings
 from worker.training.checkpoint_folder import read_manifest
-
-STATE = bytes(range(256)) * 8
 
 
 @pytest.fixture
@@ -35,34 +31,9 @@ def job_with_checkpoints(api: ApiHouse, *steps: int) -> str:
     """A job whose one attempt has stored whole checkpoints, the first of which was the best."""
     job_id = str(api.job(training_file=api.data_set("a", "b"))["id"])
     api.add_artifact(job_id, "model.json", b"{}")
-    with transaction(api.engine) as session:
-        attempt = session.scalars(select(Attempt.id).where(Attempt.job_id == job_id)).one()
     for step in steps:
-        store_checkpoint(api, job_id, attempt, step, is_best=step == steps[0])
+        store_checkpoint(api, job_id, f"ftckpt-{step}", step, is_best=step == steps[0])
     return job_id
-
-
-def store_checkpoint(api: ApiHouse, job_id: str, attempt: str, step: int, *, is_best: bool) -> None:
-    store, prefix = open_store(api.settings.store_url), f"{job_id}/{step}"
-    entry = ManifestEntry(name="state.pt", bytes=len(STATE), sha256=hashlib.sha256(STATE).hexdigest())
-    manifest = CheckpointManifest(
-        epoch=step, step=step, is_best=is_best, metrics={"validation_loss": 1 / step}, files=[entry]
-    )
-    store.put_bytes(f"{prefix}/state.pt", STATE)
-    store.put_bytes(f"{prefix}/manifest.json", manifest.model_dump_json().encode())
-    with transaction(api.engine) as session:
-        session.add(
-            Checkpoint(
-                id=f"ftckpt-{step}",
-                job_id=job_id,
-                attempt_id=attempt,
-                epoch=step,
-                step=step,
-                is_best=is_best,
-                storage_prefix=prefix,
-                manifest=json.loads(manifest.model_dump_json()),
-            )
-        )
 
 
 def mark(api: ApiHouse, step: int, column: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from api_house import JOBS, ApiHouse, api_on, refused, two_layer_tree
 from httpx import Response
+from stored_checkpoints import store_checkpoint
 
 from shared.db.engine import transaction
 from shared.db.models import Event, Job
@@ -233,12 +234,13 @@ def test_every_route_of_a_job_is_closed_to_other_teams_and_to_other_kinds(api: A
         JobKind.FINE_TUNING: api.job(training_file=file)["id"],
         JobKind.FEATURE_EXTRACTION: extraction(api, input_file=file)["id"],
     }
-    for job in jobs.values():
+    for kind, job in jobs.items():
         api.add_artifact(job, "result.json", b"{}")
+        store_checkpoint(api, job, f"ftckpt-{kind}", 1)
     theirs = api.other_team()
     document = api.client.get("/openapi.json").json()
     routes = [
-        (method, path.replace("{name}", "result.json"), path.split("/")[2])
+        (method, _with_names(path), path.split("/")[2])
         for path, methods in document["paths"].items()
         for method in methods
         if "{job_id}" in path
@@ -264,6 +266,12 @@ def test_every_route_of_a_job_is_closed_to_other_teams_and_to_other_kinds(api: A
     for method, path, kind in routes:
         if method == "get":
             assert _ask(api, method, path, jobs[JobKind(kind)], {}).status_code == 200, path
+
+
+def _with_names(path: str) -> str:
+    """The path with names of what is there."""
+    filled = path.replace("/files/{name}", "/files/state.pt").replace("{name}", "result.json")
+    return filled.replace("{checkpoint_id}", f"ftckpt-{path.split('/')[2]}")
 
 
 def _ask(api: ApiHouse, method: str, path: str, job: str, headers: dict[str, str]) -> Response:

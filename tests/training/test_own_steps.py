@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from trainer_runs import MakeSpec, Ran, RunHere
 
 from shared.domain.events import TrainerSpec
-from worker.training import checkpoints
+from worker.training import checkpoint_folder
 from worker.training.errors import TrainingFailed
 from worker.training.freezing import FrozenPart
 from worker.training.network import build_network
@@ -87,7 +87,7 @@ class TestWhatMoves:
     def test_a_schedule_brings_a_step_in(
         self, pair: MakeSpec, run_here: RunHere, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(checkpoints, "KEPT", 100)
+        monkeypatch.setattr(checkpoint_folder, "KEPT", 100)
         spec = pair(freeze=["discriminator"], later={1: "none"}, hyperparameters={"n_epochs": 2})
 
         ran = run_here(spec)

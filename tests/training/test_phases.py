@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 from trainer_runs import MakeSpec, Ran, RunHere, read_run, start_ranks
 
-from worker.training import checkpoints, freezing
+from worker.training import checkpoint_folder, freezing
 
 BACKBONE = {"rules": [{"freeze": "**"}, {"train": "@head"}]}
 THAWED = {"rules": [{"freeze": "**"}, {"train": ["layer3", "@head"]}]}
@@ -25,7 +25,7 @@ UNUSED = ["unused.weight", "unused.bias"]
 @pytest.fixture
 def keeping_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """No checkpoint is dropped."""
-    monkeypatch.setattr(checkpoints, "KEPT", 1000)
+    monkeypatch.setattr(checkpoint_folder, "KEPT", 1000)
 
 
 def after_epochs(ran: Ran) -> list[Mapping[str, torch.Tensor]]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch.nn.parallel import DistributedDataParallel
 
-from worker.training import checkpoints, stepping
+from worker.training import checkpoint_folder, stepping
 from worker.training.entry import run_rank
 
 made: list[weakref.ref[Any]] = []
@@ -32,7 +32,7 @@ class Watched(DistributedDataParallel):
 
 if __name__ == "__main__":
     out = Path(sys.argv[2])
-    checkpoints.KEPT = 1000
+    checkpoint_folder.KEPT = 1000
     stepping.DistributedDataParallel = Watched
     # What a cycle of references kept alive would then be seen.
     gc.disable()

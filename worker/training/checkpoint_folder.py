@@ -31,7 +31,7 @@ def with_room(out: Path, write: Callable[[], T]) -> T:
     return write()
 
 
-def drop_old(folder: Path, kept: int = KEPT) -> bool:
+def drop_old(folder: Path, kept: int) -> bool:
     """Leaves the last `kept` ones and the best one. Whether any went."""
     steps = whole_ones(folder)
     best = [path for path in steps if _is_best(path)][-1:]

@@ -26,6 +26,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from shared.domain.events import CHECKPOINT_FOLDER, MANIFEST_FILE, CheckpointManifest, ManifestEntry
+from worker.training import checkpoint_folder
 from worker.training.checkpoint_folder import (
     damaged,
     discard_hidden,
@@ -75,7 +76,7 @@ def write_checkpoint(
             write_durably(aside / MANIFEST_FILE, manifest.model_dump_json(indent=1).encode())
 
     with_room(out, write)
-    drop_old(folder)
+    drop_old(folder, checkpoint_folder.KEPT)
     return f"{CHECKPOINT_FOLDER}/{name}"
 
 

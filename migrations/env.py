@@ -7,7 +7,7 @@ import os
 from alembic import context
 from sqlalchemy import create_engine
 
-from shared.db.models import Base
+from shared.db.models import Job
 
 
 def _run() -> None:
@@ -15,7 +15,7 @@ def _run() -> None:
     if not url:
         raise SystemExit("set THAW_DATABASE_URL, e.g. postgresql+psycopg://user:password@host/database")
     with create_engine(url).connect() as connection:
-        context.configure(connection=connection, target_metadata=Base.metadata, compare_server_default=True)
+        context.configure(connection=connection, target_metadata=Job.metadata, compare_server_default=True)
         with context.begin_transaction():
             # Two starts at once must not both build the tables.
             connection.exec_driver_sql("select pg_advisory_xact_lock(7241001)")

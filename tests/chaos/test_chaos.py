@@ -44,15 +44,3 @@ def test_twelve_jobs_outlive_twenty_faults(tmp_path: Path) -> None:
     cells = [cell.strip() for cell in told.splitlines()[2].split("|")]
     assert cells[1] == f"seed {SEED}"
     assert int(cells[4]) >= 15, f"too few faults found anything to hit:\n{told}"
-
-
-@pytest.mark.timeout(LIMIT_S + 20)
-def test_an_outage_of_the_database_restarts_no_job_and_a_stopped_worker_costs_one_try(tmp_path: Path) -> None:
-    outage, stopped = "postgres-away-90-s", "worker-stopped-past-its-lease"
-
-    told = run_harness(tmp_path / "run", "--scenario", outage, "--scenario", stopped)
-
-    assert [line.split("|")[1].strip() for line in told.splitlines() if line.startswith("| ")][1::2] == [
-        outage,
-        stopped,
-    ]

@@ -46,13 +46,6 @@ def celery_main(stack: Stack) -> psutil.Process:
     return next(child for child in stack.process.children() if "worker" in child.cmdline())
 
 
-def pool_child(stack: Stack) -> psutil.Process:
-    """The Celery process that conducts the job: the launcher's parent."""
-    parent = launcher(stack).parent()
-    assert parent is not None
-    return parent
-
-
 def launcher(stack: Stack) -> psutil.Process:
     return below(stack, lambda command: "worker.launcher" in command)[0]
 
@@ -73,7 +66,7 @@ def below(stack: Stack, wanted: Callable[[list[str]], bool]) -> list[psutil.Proc
     return [process for process in stack.process.children(recursive=True) if wanted(process.cmdline())]
 
 
-@pytest.mark.parametrize("victim", [celery_main, pool_child, launcher, agent, rank], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("victim", [celery_main, launcher, rank], ids=lambda f: f.__name__)
 def test_a_job_outlives_the_kill_of_any_of_its_processes(
     own_stack: Stack, digits: Path, victim: Callable[[Stack], psutil.Process]
 ) -> None:

@@ -20,10 +20,8 @@ from shared.db.engine import make_engine
 from shared.db.leases import Claim
 from shared.domain.job import Outcome
 from shared.settings import Settings
-from worker.devices import find_devices
 from worker.interruption import AttemptEnding, LeaseLost
-from worker.launch import LAUNCH_FILE
-from worker.launch_plan import launch_plan
+from worker.launch import LAUNCH_FILE, LaunchPlan
 from worker.lease import Lease
 from worker.persist import until_answered
 from worker.processes import become_subreaper
@@ -85,9 +83,19 @@ def live(claimed: Claim, settings: Settings, folder: Path, lease: Lease) -> None
     modules = folder / "modules"
     modules.mkdir()
     (modules / "mortal_rank.py").write_text(RANK)
-    plan = launch_plan(claimed, settings, find_devices(settings.slots), os.environ)
-    environment = {**plan.trainer_env, "PYTHONPATH": str(modules)}
-    write_whole(folder / LAUNCH_FILE, plan.model_copy(update={"trainer_env": environment}).model_dump_json())
+    plan = LaunchPlan(
+        nodes=claimed.nodes,
+        node_rank=claimed.node_rank,
+        master_addr=claimed.master_addr,
+        master_port=claimed.master_port,
+        slot_locks=[str(slot_lock_path(settings.work_dir, slot)) for slot in claimed.slots],
+        threads_per_rank=1,
+        trainer_env={**settings.trainer_env, "PYTHONPATH": str(modules)},
+        hold_after_s=settings.scaled(settings.hold_after_s),
+        kill_after_held_s=settings.scaled(settings.kill_after_held_s),
+        log_bytes=100_000,
+    )
+    write_whole(folder / LAUNCH_FILE, plan.model_dump_json())
     with launched(folder, "mortal_rank") as launcher:
         while True:
             with suppress(subprocess.TimeoutExpired):

@@ -72,6 +72,7 @@ def agent_environment(plan: LaunchPlan, inherited: Mapping[str, str], launcher: 
     environment |= plan.trainer_env
     environment["THAW_SLOT_LOCKS"] = ":".join(plan.slot_locks)
     environment["THAW_LAUNCHER_PID"] = str(launcher)
+    environment["THAW_HOLD_AFTER_S"] = str(plan.hold_after_s)
     if plan.trainer_uid is not None:
         environment["THAW_TRAINER_UID"] = str(plan.trainer_uid)
     return environment | _imports(plan.trainer_env)

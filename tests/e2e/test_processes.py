@@ -39,7 +39,7 @@ def test_torch_is_loaded_in_trainers_alone_and_no_credential_reaches_them(
 
 
 SERVICE = {"api", "scheduler", "worker", "worker.launcher", "devstack"}
-TOLD = ["THAW_SLOT_LOCKS", "THAW_LAUNCHER_PID"]
+TOLD = ["THAW_SLOT_LOCKS", "THAW_LAUNCHER_PID", "THAW_HOLD_AFTER_S"]
 
 
 def running(stack: Stack) -> list[psutil.Process]:

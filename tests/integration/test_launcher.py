@@ -64,7 +64,7 @@ def test_the_trainers_environment_is_an_allow_list(launch: Launch) -> None:
     assert (seen["CUDA_VISIBLE_DEVICES"], seen["OMP_NUM_THREADS"]) == ("3", "7")
     assert (seen["TINY_MARKER"], seen["MASTER_ADDR"]) == (run.marker, "127.0.0.1")
     ours = {name for name in seen if name.startswith("THAW_")}
-    assert ours == {"THAW_LAUNCHER_PID", "THAW_SLOT_LOCKS"}
+    assert ours == {"THAW_LAUNCHER_PID", "THAW_SLOT_LOCKS", "THAW_HOLD_AFTER_S"}
 
 
 def test_the_earliest_real_error_fails_the_run(launch: Launch) -> None:

@@ -10,6 +10,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from shared.domain.extraction import RUN_SPEC, ExtractorSpec, batch_in_words
 from worker.training.explaining import report_error, reserve_room_for_a_report
 from worker.training.extraction import extract
+from worker.training.lease_watch import LeaseWatch
 from worker.training.loop import train
 from worker.training.pulse import Pulse
 from worker.training.ranks import joined_ranks
@@ -24,7 +25,8 @@ def run_rank(spec_file: Path, out: Path) -> None:
         reserve_room_for_a_report(rank, out)
         spec = RUN_SPEC.validate_json(spec_file.read_bytes())
         batch = batch_in_words(spec)
-        with joined_ranks(spec.device, spec.world_size, Pulse.of_rank(rank, out)) as ranks:
+        pulse, lease = Pulse.of_rank(rank, out), LeaseWatch.of_run(out, os.environ)
+        with joined_ranks(spec.device, spec.world_size, pulse, lease) as ranks:
             if isinstance(spec, ExtractorSpec):
                 extract(spec, out, ranks)
             else:

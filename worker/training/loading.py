@@ -47,6 +47,7 @@ class Batches:
     def __init__(self, pictures: Pictures, augmentation: Augmentation, ranks: Ranks) -> None:
         self._data = KeyedPictures(pictures, augmentation)
         self._pulse = ranks.pulse
+        self._lease = ranks.lease
         in_memory = pictures.cache is not None
         self.n_workers = 0 if in_memory else min(MOST_WORKERS[ranks.device.type], cores_per_rank(ranks))
         self._pins = ranks.device.type == "cuda"
@@ -73,6 +74,7 @@ class Batches:
     def _handed_out(self, batch: Batch) -> Batch:
         """The batch: whoever asks for it is done with the one before."""
         self._pulse.beat()
+        self._lease.wait()
         return batch
 
     def _open_loader(self, parent: int) -> DataLoader[Batch]:

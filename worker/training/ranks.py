@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from worker.training.errors import TrainingFailed
+from worker.training.lease_watch import LeaseWatch
 from worker.training.pulse import Pulse
 
 # Longer than any pause that a held or saving rank may make. A run that hangs is ended by its launcher, which
@@ -31,6 +32,7 @@ class Ranks:
     local_world_size: int
     device: torch.device
     pulse: Pulse = field(default_factory=Pulse, compare=False)
+    lease: LeaseWatch = field(default_factory=LeaseWatch, compare=False)
 
     @property
     def is_first(self) -> bool:
@@ -76,13 +78,17 @@ class Ranks:
 
 @contextmanager
 def joined_ranks(
-    device: Literal["cpu", "cuda"], world_size: int, pulse: Pulse | None = None
+    device: Literal["cpu", "cuda"],
+    world_size: int,
+    pulse: Pulse | None = None,
+    lease: LeaseWatch | None = None,
 ) -> Iterator[Ranks]:
     """Joins the ranks that torch elastic started; without its variables this process is the only one.
 
     A rank that fails ends without a farewell: torch elastic then ends its peers.
     """
-    ranks = replace(_from_environment(device, world_size), pulse=pulse or Pulse())
+    ranks = _from_environment(device, world_size)
+    ranks = replace(ranks, pulse=pulse or Pulse(), lease=lease or LeaseWatch())
     if device == "cuda":
         torch.cuda.set_device(ranks.local_rank)
     if ranks.is_alone:

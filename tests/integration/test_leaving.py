@@ -18,7 +18,7 @@ import pytest
 from dispatch_rows import World
 from launched import SOURCES, eventually, free_port
 from supervised import House
-from test_dispatch_worker import is_ready, know_models
+from test_dispatch_worker import is_ready
 
 from scheduler.loop import Scheduler
 from shared.db.engine import make_engine, transaction
@@ -124,7 +124,7 @@ def test_a_result_that_the_store_does_not_take_before_its_node_leaves_costs_no_a
 def worker(house: House, settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
     """The real worker of node-0 on its own, with a scheduler beside it."""
     scaled = house.settings
-    know_models(house.world)
+    house.world.know_models()
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, [str(SOURCES), os.environ.get("PYTHONPATH", "")])),

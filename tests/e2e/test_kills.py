@@ -25,6 +25,8 @@ pytestmark = pytest.mark.slow
 LEFT_OVER_LIMIT_S = 10
 KILLS = 5
 STEPS_PER_EPOCH = 89  # of 1,438 of the scans
+EPOCHS = 16
+EPOCHS_WITH_KILLS = 8  # progress is told a moment late: after the last of them there must be steps left
 RECOVERY_LIMIT_S = 150
 
 
@@ -97,14 +99,16 @@ def test_a_job_killed_at_five_random_steps_ends_with_the_bytes_of_one_that_nobod
     drawn = random.Random(seed)
     with Thaw(own_stack.url, own_stack.api_key) as thaw:
         file = thaw.files.upload(digits).id
-        killed = thaw.jobs.create(long_job(file, n_epochs=12))
-        for number, step in enumerate(sorted(drawn.sample(range(1, 12 * STEPS_PER_EPOCH), KILLS)), start=1):
+        killed = thaw.jobs.create(long_job(file, n_epochs=EPOCHS))
+        for number, step in enumerate(
+            sorted(drawn.sample(range(1, EPOCHS_WITH_KILLS * STEPS_PER_EPOCH), KILLS)), start=1
+        ):
             began = time.time()
             wait_for(lambda: has_done(thaw.jobs.get(killed.id), step, began), 90, f"step {step}")  # noqa: B023
             drawn.choice(ranks(own_stack)).send_signal(signal.SIGKILL)
             wait_for(lambda: n_lost(thaw.jobs.get(killed.id)) == number, 60, "the loss")  # noqa: B023
         ended = wait_for(lambda: over(thaw.jobs.get(killed.id)), RECOVERY_LIMIT_S, "the end of the job")
-        untouched = thaw.jobs.wait(thaw.jobs.create(long_job(file, n_epochs=12)).id)
+        untouched = thaw.jobs.wait(thaw.jobs.create(long_job(file, n_epochs=EPOCHS)).id)
 
         assert (ended.status, untouched.status) == ("succeeded", "succeeded"), ended.why_failed
         assert len(ended.raw["attempts"]) == KILLS + 1

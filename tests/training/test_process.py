@@ -110,3 +110,19 @@ def test_a_slot_that_another_holds_alone_is_not_taken(
 
         with pytest.raises(CannotStart, match="held by another"):
             hold_slot(lock)
+
+
+def test_a_line_is_written_at_once_also_where_python_runs_unbuffered() -> None:
+    source = """
+import os, sys
+from worker.training.process import prepare
+prepare(os.environ)
+print("line", 1, "of", 2)
+print("error", 3, file=sys.stderr)
+print("no end", 4, end="")
+"""
+    read, write = os.pipe2(os.O_DIRECT)  # a read gives what one write brought
+    subprocess.run([sys.executable, "-u", "-c", source], stdout=write, stderr=write, check=True)
+    os.close(write)
+    assert list(iter(lambda: os.read(read, 4096), b"")) == [b"line 1 of 2\n", b"error 3\n", b"no end 4"]
+    os.close(read)

@@ -29,7 +29,7 @@ class CannotStart(Exception):
 def prepare(env: Mapping[str, str]) -> None:
     """Drops privileges, ties this process to its parent and takes its slot's lock. Raises CannotStart.
 
-    From here on standard output is written line by line.
+    From here on what is printed is written line by line.
     """
     write_whole_lines()
     parent = os.getppid()
@@ -43,9 +43,13 @@ def prepare(env: Mapping[str, str]) -> None:
 
 
 def write_whole_lines() -> None:
-    """Ranks share one pipe: pieces of lines would mix there, whole ones do not."""
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)
+    """Ranks share one pipe: pieces of lines would mix there, whole ones do not.
+
+    torch elastic starts Python with -u, under which print() writes each of its arguments through at once.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(line_buffering=True, write_through=False)
 
 
 def become(uid: str) -> None:

@@ -290,8 +290,8 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pairs", type=int, default=10, help="epochs with and without, each")
-    parser.add_argument("--samples", type=int, default=1280, help="of the 1,797 scans: how long an epoch is")
+    parser.add_argument("--pairs", type=int, default=8, help="epochs with and without, each")
+    parser.add_argument("--samples", type=int, default=1797, help="of the 1,797 scans: how long an epoch is")
     parser.add_argument("--folder", type=Path, default=None, help="where run and store lie [a temporary one]")
     return parser.parse_args()
 

@@ -73,11 +73,29 @@ def test_a_loss_without_a_fault_is_told() -> None:
     assert unexplained(found) == ["job: one on node-1 was lost, and nothing was done to it"]
 
 
-def test_recovery_is_from_the_fault_to_the_next_step_less_the_wait_for_a_slot() -> None:
+def recovery(*others: Injected) -> Recovery:
+    """Killed at 40, queued from 50 to 55, running at 57, the next step at 70."""
+    kill = fault(40, KILL, node="node-1", attempt="one")
     second = RankLog("job", "two", 0, 2, "s", 60, 90, ((70.0, 3),), True)
-    found = losses([FOLLOWED], ENDED, [fault(40, KILL, node="node-1", attempt="one")], 1.0)
+    logs, found = [AttemptLog("job", "two", (second,))], losses([FOLLOWED], ENDED, [kill], 1.0)
+    (measured,) = recoveries([FOLLOWED], ENDED, logs, found, [kill, *others])
+    return measured
 
-    measured = recoveries([FOLLOWED], ENDED, [AttemptLog("job", "two", (second,))], found)
 
-    assert measured == [Recovery("job", "kill rank", noticing=12.0, queued=5.0, starting=13.0)]
-    assert measured[0].seconds == 25.0
+def test_recovery_is_from_the_fault_to_the_next_step_less_the_wait_for_a_slot() -> None:
+    measured = recovery()
+
+    assert measured == Recovery("job", "kill rank", noticing=12.0, waiting=5.0, starting=13.0)
+    assert measured.seconds == 25.0
+
+
+def test_an_outage_of_what_everybody_needs_is_left_out_of_a_recovery_once() -> None:
+    without_store = fault(53, Kind("black-hole all from", "store", SHORT_S))  # to 63, from 53 to 55 queued
+    without_postgres = fault(44, Kind("restart", "postgres", 2.0))
+    for_one_node = fault(41, Kind("cut one node from", "store", LOST_S), node="node-1")
+    without_redis = fault(41, Kind("cut all from", "redis", LOST_S))
+    before = fault(10, Kind("cut all from", "store", SHORT_S))
+
+    measured = recovery(without_store, without_postgres, for_one_node, without_redis, before)
+
+    assert measured == Recovery("job", "kill rank", noticing=8.0, waiting=15.0, starting=7.0)

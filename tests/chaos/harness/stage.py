@@ -161,7 +161,7 @@ class Stage:
         attempts = [log for log in testimony.attempts_of(logs) if log.job in ended]
         lost = losses(followed, ended, faults, self.scale)
         verdict.wrong += unexplained(lost)
-        found = recoveries(followed, ended, attempts, lost)
+        found = recoveries(followed, ended, attempts, lost, faults)
         self._write_down(ended.values())
         return Report(order, self.scale, verdict, faults, found, ended, attempts)
 

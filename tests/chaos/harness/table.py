@@ -50,7 +50,7 @@ def recoveries(report: Report) -> str:
 def _in_parts(one: Recovery) -> str:
     return (
         f"recovered in {one.seconds:.1f} s: {one.noticing:.1f} s until taken again, {one.starting:.1f} s to "
-        f"the next step (and {one.queued:.1f} s without a free slot): {one.fault}"
+        f"the next step (and {one.waiting:.1f} s without a free slot, Postgres or store): {one.fault}"
     )
 
 

@@ -27,6 +27,7 @@ from api.routes import (
     models,
     nodes,
     system,
+    usage,
 )
 from api.services.plan_cache import PlanCache
 from shared.artifacts import StoreOptions, open_store
@@ -59,7 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router)
     for router in (jobs.router, extractions.router, job_stops.router):
         app.include_router(router)
-    for router in (files.router, models.router, nodes.router, system.router):
+    for router in (files.router, models.router, nodes.router, usage.router, system.router):
         app.include_router(router)
     return app
 

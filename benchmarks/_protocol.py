@@ -41,9 +41,9 @@ select 'attempt-old-' || n, 'ftjob-old-' || n, 1, 'ended', 1, 1, gen_random_uuid
 from generate_series(1, :number) n
 """,
     """
-insert into allocations (id, attempt_id, node_id, node_rank, slots, state, incarnation, claim_id, claimed_at,
-                         ended_at, outcome)
-select 'alloc-old-' || n, 'attempt-old-' || n, 'node-' || n % 4, 0, array[n % 128], 'ended',
+insert into allocations (id, attempt_id, node_id, node_rank, slots, accelerator, state, incarnation, claim_id,
+                         claimed_at, ended_at, outcome)
+select 'alloc-old-' || n, 'attempt-old-' || n, 'node-' || n % 4, 0, array[n % 128], 'cpu', 'ended',
        gen_random_uuid(), gen_random_uuid(), clock_timestamp(), clock_timestamp(), 'succeeded'
 from generate_series(1, :number) n
 """,

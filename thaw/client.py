@@ -10,7 +10,7 @@ print(thaw.jobs.wait(job.id).status)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
@@ -50,6 +50,20 @@ class Thaw:
     def undrain(self, node_id: str) -> dict[str, Any]:
         """For operators: give a drained host work again."""
         return self._transport.post(f"{_node_path(node_id)}/undrain")
+
+    def usage(
+        self,
+        group_by: Sequence[str] = (),
+        *,
+        start: int | None = None,
+        end: int | None = None,
+        team: str | None = None,
+    ) -> dict[str, Any]:
+        """The hours for which slots were held, by any of team, person, model and day.
+
+        `start` and `end` are Unix seconds; left out, the last 30 days. `team`: for operators, one team alone.
+        """
+        return self._transport.get("/v1/usage", group_by=group_by, start=start, end=end, team=team)
 
     def close(self) -> None:
         """Close the connections."""

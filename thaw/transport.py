@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,7 +29,7 @@ class Transport:
     def close(self) -> None:
         self._http.close()
 
-    def get(self, path: str, **params: str | int | None) -> dict[str, Any]:
+    def get(self, path: str, **params: str | int | Sequence[str] | None) -> dict[str, Any]:
         """The answer to GET; parameters that are None are left out."""
         return self._json("GET", path, params={k: v for k, v in params.items() if v is not None})
 

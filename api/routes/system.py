@@ -48,7 +48,6 @@ def metrics(parts: PartsDep) -> Response:
 
 @router.api_route("/v1/teams", methods=["GET", "POST"], responses=documented(501), include_in_schema=False)
 @router.api_route("/v1/keys", methods=["GET", "POST"], responses=documented(501), include_in_schema=False)
-@router.get("/v1/usage", responses=documented(501), include_in_schema=False)
 def not_built(request: Request, caller: CallerDep) -> dict[str, Any]:
     """Part of the published interface that comes later."""
     raise NotBuiltYet(f"{request.url.path} is not supported yet")

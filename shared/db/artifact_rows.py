@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
@@ -41,11 +41,15 @@ def store_artifacts(session: Session, attempt: Attempt, artifacts: Sequence[Stor
 
 
 def add_artifact(session: Session, *, token: UUID, artifact: StoredArtifact) -> bool:
-    """Store a file of a result that is still being made. False: token lost, nothing written."""
+    """Store a file of a result that is still being made. False: token lost, nothing written.
+
+    What led to it is kept: no later try makes it again.
+    """
     found = lock_writer(session, token)
     if found is None:
         return False
     store_artifacts(session, found[1], [artifact])
+    found[1].kept_until = func.clock_timestamp()
     return True
 
 

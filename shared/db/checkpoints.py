@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from shared.db.fence import lock_writer
 from shared.db.history import record
+from shared.db.kept_work import keep_up_to
 from shared.db.models import Attempt, Checkpoint, Job
 from shared.db.storable import storable
 from shared.domain.events import UNUSABLE_CHECKPOINT, CheckpointManifest
@@ -88,6 +89,7 @@ def go_on_from(session: Session, *, token: UUID, checkpoint_id: str | None, acto
     if checkpoint_id is None:
         _tell_of_start_anew(session, job, attempt, actor)
     attempt.resume_from = checkpoint_id
+    keep_up_to(session, attempt, checkpoint_id)
     return True
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, func
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import Session
 
 
 def seconds_ago(seconds: float) -> ColumnElement[datetime]:
@@ -15,3 +16,9 @@ def seconds_ago(seconds: float) -> ColumnElement[datetime]:
 def seconds_from_now(seconds: float) -> ColumnElement[datetime]:
     """The moment that many seconds after this one."""
     return func.clock_timestamp() + timedelta(seconds=seconds)
+
+
+def now(session: Session) -> datetime:
+    """This moment, as the database has it."""
+    moment: datetime = session.scalars(select(func.clock_timestamp())).one()
+    return moment

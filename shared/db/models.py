@@ -247,6 +247,9 @@ class Attempt(Base):
     ran_s: Mapped[float] = mapped_column(
         server_default="0", doc="how long its trainer has run, as last told; the time it was held is left out"
     )
+    kept_until: Mapped[datetime | None] = mapped_column(
+        doc="up to when its work is gone on from, see kept_work.py; null: that is not settled"
+    )
     outcome: Mapped[Outcome | None]
     error: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
@@ -267,6 +270,13 @@ class Allocation(Base):
             postgresql_where=text("state in ('offered', 'claimed')"),
         ),
         Index("ix_allocations_lease", "lease_expires_at", postgresql_where=text("state = 'claimed'")),
+        # What was held in a stretch of time. Those that live are left out: they are written all the time.
+        Index(
+            "ix_allocations_ended_at",
+            "ended_at",
+            "claimed_at",
+            postgresql_where=text("ended_at is not null"),
+        ),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -274,6 +284,7 @@ class Allocation(Base):
     node_id: Mapped[str] = mapped_column(ForeignKey("nodes.id"))
     node_rank: Mapped[int]
     slots: Mapped[list[int]] = mapped_column(ARRAY(Integer))
+    accelerator: Mapped[str] = mapped_column(doc="the node's at that time: it may get another later")
     state: Mapped[AllocationState]
     dispatch_seq: Mapped[int] = mapped_column(server_default="1")
     incarnation: Mapped[UUID | None] = mapped_column(doc="of the worker that claimed it")

@@ -141,6 +141,7 @@ def place(session: Session, placement: Placement) -> Offer | None:
         node_id=placement.node_id,
         node_rank=0,
         slots=sorted(placement.slots),
+        accelerator=node.accelerator,
         state=AllocationState.OFFERED,
         dispatch_seq=1,
     )

@@ -36,6 +36,7 @@ def _offer(session: Session, attempt_id: str, rank: int, node: str, slots: tuple
         node_id=node,
         node_rank=rank,
         slots=list(slots),
+        accelerator="cpu",
         state=AllocationState.OFFERED,
         dispatch_seq=1,
     )

@@ -447,6 +447,7 @@ def offered_gang(world: World) -> tuple[Offer, Offer]:
                 node_id="node-1",
                 node_rank=1,
                 slots=[0],
+                accelerator="cpu",
                 state=AllocationState.OFFERED,
                 dispatch_seq=1,
             )

@@ -146,7 +146,7 @@ def test_a_refusal_that_names_its_field_is_not_prefixed_again(server: Script, tm
 
 
 def test_what_is_not_built_says_so(tmp_path: Path) -> None:
-    done = thaw(closed_port(), "usage", home=tmp_path)
+    done = thaw(closed_port(), "team", home=tmp_path)
     assert done.returncode == 3
     assert "not built yet" in done.stderr
 

@@ -12,6 +12,7 @@ from thaw.cli.predict import predict
 from thaw.cli.session import remember
 from thaw.cli.submit import submit
 from thaw.cli.up import up
+from thaw.cli.usage import usage
 from thaw.cli.watch import watch
 
 
@@ -26,6 +27,7 @@ def build() -> typer.Typer:
     app.command("list")(jobs.list_jobs)
     app.command("rm")(jobs.remove)
     app.command()(jobs.queue)
+    app.command()(usage)
     app.command()(checkpoints)
     app.command()(results.download)
     app.command()(predict)

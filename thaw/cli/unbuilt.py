@@ -7,7 +7,7 @@ import typer
 from thaw.cli.exits import Exit
 from thaw.cli.output import say
 
-NAMES = ("team", "key", "usage")
+NAMES = ("team", "key")
 TAKES_ANYTHING = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from api.feed import EventFeed
 from api.metrics import ApiMetrics
 from api.services.plan_cache import PlanCache
+from api.services.turns import Turns
 from shared.artifacts import ArtifactStore
 from shared.db.engine import transaction
 from shared.db.keys import Caller, find_caller
@@ -41,6 +42,7 @@ class Parts:
     feed: EventFeed
     metrics: ApiMetrics
     plans: PlanCache
+    turns: Turns
     head_revision: str
 
 

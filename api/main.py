@@ -26,10 +26,12 @@ from api.routes import (
     jobs,
     models,
     nodes,
+    queue,
     system,
     usage,
 )
 from api.services.plan_cache import PlanCache
+from api.services.turns import Turns
 from shared.artifacts import StoreOptions, open_store
 from shared.db.engine import for_single_reads, make_engine
 from shared.settings import Settings
@@ -60,7 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router)
     for router in (jobs.router, extractions.router, job_stops.router):
         app.include_router(router)
-    for router in (files.router, models.router, nodes.router, usage.router, system.router):
+    for router in (files.router, models.router, nodes.router, queue.router, usage.router, system.router):
         app.include_router(router)
     return app
 
@@ -77,6 +79,7 @@ def _make_parts(settings: Settings) -> Parts:
         feed=EventFeed(engine),
         metrics=ApiMetrics(),
         plans=PlanCache(),
+        turns=Turns(settings),
         head_revision=head,
     )
 

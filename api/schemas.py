@@ -80,6 +80,14 @@ class Seconds(BaseModel):
     training: float | None
 
 
+class EstimatedStart(BaseModel):
+    """When a waiting job may start, in Unix seconds: a guess with its bounds. Null: nobody can say."""
+
+    earliest: int
+    likely: int | None
+    latest: int | None
+
+
 class AnyJob(BaseModel):
     """What jobs of every kind show."""
 
@@ -93,6 +101,14 @@ class AnyJob(BaseModel):
     phase: str = Field(description="the finer state, such as dispatched or stopping")
     stop_reason: str | None
     wait_reason: str | None
+    queue_position: int | None = Field(
+        None,
+        description="of a job that waits for slots: its place in the whole cluster's queue, counted from 1; "
+        "told where one job is asked for, and by /v1/queue",
+    )
+    estimated_start: EstimatedStart | None = Field(
+        None, description="told with `queue_position`; null where no node there is could run it"
+    )
     weights: str | None
     seed: int
     user_provided_suffix: str | None

@@ -87,6 +87,11 @@ class Settings(BaseSettings):
         """Seconds on this deployment's clock."""
         return seconds * self.time_scale
 
+    @property
+    def heard_within_s(self) -> float:
+        """A node that was not heard for longer is given no work."""
+        return self.scaled(self.node_heartbeat_s) * 3
+
 
 @lru_cache
 def get_settings() -> Settings:

@@ -51,6 +51,13 @@ class Thaw:
         """For operators: give a drained host work again."""
         return self._transport.post(f"{_node_path(node_id)}/undrain")
 
+    def queue(self) -> dict[str, Any]:
+        """The team's jobs that wait for slots (for operators, all teams'), a thousand at most, and the slots.
+
+        Each job in `data` has `queue_position`, `wait_reason` and `estimated_start`.
+        """
+        return self._transport.get("/v1/queue", limit=1000)
+
     def usage(
         self,
         group_by: Sequence[str] = (),

@@ -55,9 +55,10 @@ def list_all(
 
 
 @router.get("/{job_id}", responses=documented(404))
-def get_one(job_id: str, scope: ScopeDep) -> ExtractionView:
+def get_one(job_id: str, scope: ScopeDep, parts: PartsDep) -> ExtractionView:
     """One feature extraction, with its attempts and its result."""
-    return _shown(scope, scope.get(Job, job_id))
+    job = scope.get(Job, job_id)
+    return parts.turns.tell(scope.session, job, _shown(scope, job))
 
 
 @router.delete("/{job_id}", responses=documented(403, 404, 409))

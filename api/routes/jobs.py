@@ -7,10 +7,8 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
-from api.deps import CallerDep, PartsDep, ScopeDep, WriterDep
+from api.deps import PartsDep, ScopeDep, WriterDep
 from api.errors import documented
-from api.extraction_schemas import ExtractionSummary
-from api.extraction_views import summary_of_kind
 from api.idempotency import REPLAYED, KeyDep, tell_replay
 from api.query import METADATA, After, metadata_pairs
 from api.schemas import Deleted, JobSummary, JobView, ListOf, Plan
@@ -19,7 +17,7 @@ from api.services.submit import submit
 from api.services.submit_once import submit_once
 from api.views import job_summary, job_view, page_of, resolved_head
 from shared.db.deletion import delete_job
-from shared.db.jobs import attempts, list_jobs, queued_jobs
+from shared.db.jobs import attempts, list_jobs
 from shared.db.models import Job
 from shared.db.scope import Scope
 from shared.domain.job_kind import JobKind
@@ -56,9 +54,10 @@ def list_all(
 
 
 @router.get("/fine_tuning/jobs/{job_id}", responses=documented(404))
-def get_one(job_id: str, scope: ScopeDep) -> JobView:
+def get_one(job_id: str, scope: ScopeDep, parts: PartsDep) -> JobView:
     """One job, with its freeze plan, its attempts and its result."""
-    return _shown(scope, scope.get(Job, job_id))
+    job = scope.get(Job, job_id)
+    return parts.turns.tell(scope.session, job, _shown(scope, job))
 
 
 @router.delete("/fine_tuning/jobs/{job_id}", responses=documented(403, 404, 409))
@@ -77,14 +76,6 @@ def plan(spec: PlanSpec, scope: ScopeDep, parts: PartsDep) -> Response:
     head = resolved_head(found.job.model_dump(mode="json", include={"target", "replace_head"}))
     text = found.plan.text(object="fine_tuning.plan", model=spec.model, head=head)
     return Response(text, media_type="application/json")
-
-
-@router.get("/queue", responses=documented(422))
-def queue(
-    scope: ScopeDep, caller: CallerDep, limit: Annotated[int, Query(ge=1, le=1000)] = 100
-) -> ListOf[JobSummary | ExtractionSummary]:
-    """The team's jobs of every kind that wait for slots, in order; `wait_reason` says what each waits for."""
-    return page_of(queued_jobs(scope, limit), summary_of_kind)
 
 
 def _shown(scope: Scope, job: Job) -> JobView:

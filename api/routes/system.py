@@ -10,6 +10,7 @@ from api.deps import CallerDep, PartsDep
 from api.errors import NotBuiltYet, documented
 from api.metrics import CONTENT_TYPE
 from shared.db.engine import transaction
+from shared.db.forecast import slots_in_sum
 from shared.db.jobs import count_by_state
 from shared.db.revision import current_revision
 from shared.domain.errors import Unavailable
@@ -43,7 +44,8 @@ def metrics(parts: PartsDep) -> Response:
     """Prometheus's text format. Holds no names of teams or jobs, and asks for no key."""
     with transaction(parts.engine) as session:
         jobs = count_by_state(session)
-    return Response(parts.metrics.text(jobs), media_type=CONTENT_TYPE)
+        slots = slots_in_sum(session, heard_within_s=parts.settings.heard_within_s)
+    return Response(parts.metrics.text(jobs, slots), media_type=CONTENT_TYPE)
 
 
 @router.api_route("/v1/teams", methods=["GET", "POST"], responses=documented(501), include_in_schema=False)

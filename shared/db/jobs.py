@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -78,10 +78,14 @@ def metrics(scope: Scope, job_id: str, *, after: int, limit: int, kind: str | No
     return read_page(scope.session, query.order_by(Metric.id), limit)
 
 
-def queued_jobs(scope: Scope, limit: int) -> Page[Job]:
-    """The team's jobs of every kind that wait for slots, in the order in which they will be looked at."""
-    query = scope.of_kind(None).select(Job).where(Job.state == JobState.QUEUED)
-    return read_page(scope.session, query.order_by(Job.priority.desc(), Job.queued_at, Job.id), limit)
+def queued_jobs(scope: Scope, in_order: Sequence[str], limit: int, *, of_all_teams: bool) -> Page[Job]:
+    """The first of the jobs `in_order` that are the team's, or anybody's for an operator, of every kind."""
+    query = select(Job).where(Job.deleted_at.is_(None)) if of_all_teams else scope.of_kind(None).select(Job)
+    query = query.where(Job.state == JobState.QUEUED)
+    seen = set(scope.session.scalars(query.with_only_columns(Job.id)))
+    ids = [job_id for job_id in in_order if job_id in seen]
+    rows = {job.id: job for job in scope.session.scalars(query.where(Job.id.in_(ids[:limit])))}
+    return Page([rows[id] for id in ids[:limit] if id in rows], has_more=len(ids) > limit)
 
 
 def count_by_state(session: Session) -> dict[JobState, int]:

@@ -67,7 +67,9 @@ def test_an_extraction_is_queued_with_every_default_decided(api: ApiHouse) -> No
     floats = 64 * 56 * 56 + 128 * 28 * 28 + 256 * 14 * 14 + 512 * 7 * 7 + 1000
     assert made["estimated_bytes"] == 10 * (4 * floats + 8)
     again = api.client.get(f"{EXTRACTIONS}/{made['id']}").json()
-    assert {**again, "timings": None} == {**made, "timings": None}
+    assert again["queue_position"] == 1
+    moves = dict.fromkeys(("timings", "queue_position", "estimated_start"))
+    assert again | moves == made | moves
     (listed,) = api.client.get(EXTRACTIONS, params={"metadata[who]": "me"}).json()["data"]
     assert listed["id"] == made["id"]
     assert "attempts" not in listed

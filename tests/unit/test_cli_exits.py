@@ -108,15 +108,6 @@ def test_submit_prints_the_id_alone(server: Script, tmp_path: Path) -> None:
     assert server.requests[-1].headers["Authorization"] == "Bearer thaw_secret"
 
 
-def test_the_queue_says_what_each_job_waits_for(server: Script, tmp_path: Path) -> None:
-    waiting = {**JOB, "priority": 5, "created_at": 0, "wait_reason": "2 of 4 slots are free"}
-    server.on("GET /v1/queue", told({"object": "list", "data": [waiting], "has_more": False}))
-    done = thaw(server.url, "queue", home=tmp_path)
-    assert done.returncode == 0
-    assert done.stdout.splitlines()[1].split()[:3] == ["ftjob-1", "resnet18", "5"]
-    assert "2 of 4 slots are free" in done.stdout
-
-
 def test_a_job_without_a_result_is_no_success_to_download(server: Script, tmp_path: Path) -> None:
     path = "/v1/fine_tuning/jobs/ftjob-1"
     server.on(f"GET {path}", told(JOB))

@@ -9,6 +9,7 @@ from thaw.cli.checkpoints import checkpoints
 from thaw.cli.extract import extract
 from thaw.cli.plan import plan
 from thaw.cli.predict import predict
+from thaw.cli.queue import queue
 from thaw.cli.session import remember
 from thaw.cli.submit import submit
 from thaw.cli.up import up
@@ -26,7 +27,7 @@ def build() -> typer.Typer:
         app.command()(stop)
     app.command("list")(jobs.list_jobs)
     app.command("rm")(jobs.remove)
-    app.command()(jobs.queue)
+    app.command()(queue)
     app.command()(usage)
     app.command()(checkpoints)
     app.command()(results.download)

@@ -12,6 +12,7 @@ from thaw.cli.extract import extraction_facts
 from thaw.cli.failure import failure_facts
 from thaw.cli.output import Json, as_json, screen, table, when
 from thaw.cli.plan_tree import counts
+from thaw.cli.queue import start_in_words
 from thaw.cli.session import server
 from thaw.cli.watch import JobId
 from thaw.figures import Figures, clock
@@ -35,26 +36,6 @@ def list_jobs(
     told = "held out" if kind is Kind.FINE_TUNING else "samples"
     rows = ((job.id, job.model, job.phase, _figure(job), when(job.raw.get("created_at"))) for job in jobs)
     table(("id", "model", "state", told, "created"), rows)
-
-
-def queue(ctx: typer.Context, json: Json = False) -> None:
-    """The team's jobs that wait for slots, in order, and what each waits for."""
-    with server(ctx) as thaw:
-        jobs = list(thaw.jobs.queue())
-    if json:
-        as_json([dict(job.raw) for job in jobs])
-        return
-    rows = (
-        (
-            job.id,
-            job.model,
-            job.raw["priority"],
-            when(job.raw.get("created_at")),
-            job.raw.get("wait_reason") or "free slots",
-        )
-        for job in jobs
-    )
-    table(("id", "model", "priority", "created", "waits for"), rows, right=("priority",))
 
 
 def show(ctx: typer.Context, job_id: JobId, json: Json = False) -> None:
@@ -128,6 +109,8 @@ def _facts(job: Job) -> Iterator[tuple[str, str]]:
     yield "state", "  ".join(Figures.of(job).parts())
     if reason := job.raw.get("wait_reason"):
         yield "waits", str(reason)
+    if place := job.raw.get("queue_position"):
+        yield "queue", f"place {place}; starts {start_in_words(job.raw.get('estimated_start'))}, UTC"
     if job.phase == "paused":
         yield "paused", f"holds no slots; `thaw resume {job.id}` goes on from its last checkpoint"
     for change in job.raw.get("changes") or ():

@@ -13,21 +13,22 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from api.feed import EventFeed
+from api.key_uses import KeyUses
 from api.metrics import ApiMetrics
 from api.services.plan_cache import PlanCache
 from api.services.turns import Turns
 from shared.artifacts import ArtifactStore
 from shared.db.engine import transaction
-from shared.db.keys import Caller, find_caller
+from shared.db.keys import Caller, find_key
 from shared.db.scope import Scope
 from shared.domain.errors import Forbidden, Invalid, Unauthenticated
 from shared.domain.job_kind import JobKind
+from shared.domain.roles import KEEPERS, WRITERS
 from shared.settings import Settings
 
 # What neither waits nor computes is `async` here: FastAPI runs the rest in threads, and each change of thread
 # is a tenth of a millisecond of every request.
 _bearer = HTTPBearer(auto_error=False, description="An API key: thaw_...")
-_MAY_WRITE = frozenset({"admin", "owner", "member"})
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Parts:
     engine: Engine
     keys: Engine
     """To look up API keys, see `for_single_reads`."""
+    key_uses: KeyUses
     store: ArtifactStore
     feed: EventFeed
     metrics: ApiMetrics
@@ -62,10 +64,13 @@ def caller(
     if credentials is None:
         raise Unauthenticated("send an API key in the header 'Authorization: Bearer thaw_...'")
     with Session(parts.keys) as session:
-        found = find_caller(session, credentials.credentials)
+        found = find_key(session, credentials.credentials)
     if found is None:
-        raise Unauthenticated("this API key is unknown or was revoked")
-    return found
+        raise Unauthenticated("this API key is unknown")
+    if found.ended is not None:
+        raise Unauthenticated(f"this API key {found.ended}; an owner of the team can make another")
+    parts.key_uses.saw(found)
+    return found.caller
 
 
 CallerDep = Annotated[Caller, Depends(caller)]
@@ -73,14 +78,26 @@ CallerDep = Annotated[Caller, Depends(caller)]
 
 async def writer(caller: CallerDep) -> Caller:
     """The caller, who must be allowed to change things."""
-    if caller.role not in _MAY_WRITE:
+    if caller.role not in WRITERS:
         raise Forbidden(
-            f"a key of role {caller.role!r} may look only; {', '.join(sorted(_MAY_WRITE))} may change"
+            f"a key of role {caller.role!r} may look only; {', '.join(sorted(WRITERS))} may change"
         )
     return caller
 
 
 WriterDep = Annotated[Caller, Depends(writer)]
+
+
+async def keeper(caller: CallerDep) -> Caller:
+    """The caller, who must be allowed to make and revoke keys, at least those of the own team."""
+    if caller.role not in KEEPERS:
+        raise Forbidden(
+            f"a key of role {caller.role!r} may not manage keys; {' and '.join(sorted(KEEPERS))} may"
+        )
+    return caller
+
+
+KeeperDep = Annotated[Caller, Depends(keeper)]
 
 
 def operator(caller: CallerDep) -> Caller:

@@ -31,12 +31,6 @@ log = structlog.get_logger(__name__)
 RETRY_AFTER_S = 5
 
 
-class NotBuiltYet(ThawError):
-    """A route, header or parameter of the published interface that this version does not answer."""
-
-    default_code = "not_built_yet"
-
-
 class ErrorBody(BaseModel):
     """What was wrong, where in the request, and a stable word for programs."""
 
@@ -61,7 +55,6 @@ _STATUS: tuple[tuple[type[ThawError], HTTPStatus], ...] = (
     (Conflict, HTTPStatus.CONFLICT),
     (TooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
-    (NotBuiltYet, HTTPStatus.NOT_IMPLEMENTED),
 )
 _TYPES = {
     HTTPStatus.UNAUTHORIZED: "authentication_error",

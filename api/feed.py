@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from shared.db.engine import transaction
 from shared.db.followed import Cursor, News, news_of
+from shared.db.keys import valid_among
 from shared.db.models import Event
 
 log = structlog.get_logger(__name__)
@@ -23,10 +24,20 @@ _BATCH = 200
 
 @dataclass(eq=False)
 class _Follower:
-    """One client's place in a job's events. It is asked for only once its inbox is empty again."""
+    """One client's place in a job's events. It is asked for only once its inbox is empty again.
+
+    `is_shut`: its key was revoked or has expired, and it is told nothing more.
+    """
 
     cursor: Cursor
+    key_id: str
     inbox: asyncio.Queue[News] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
+    is_shut: bool = False
+
+    def shut(self) -> None:
+        self.is_shut = True
+        if self.inbox.empty():
+            self.inbox.put_nowait(News([], is_last=True))
 
 
 class EventFeed:
@@ -49,12 +60,17 @@ class EventFeed:
             with suppress(asyncio.CancelledError):
                 await self._poller
 
-    async def follow(self, job_id: str, after: int) -> AsyncIterator[Event]:
-        """Every event of the job behind number `after`, each once and in order, until the job is over."""
-        with self._follower(job_id, after) as follower:
-            while True:
+    async def follow(self, job_id: str, after: int, key_id: str) -> AsyncIterator[Event]:
+        """Every event of the job behind number `after`, each once and in order, until the job is over.
+
+        Or until the key that it was asked for with is good no more, which is looked at with every poll.
+        """
+        with self._follower(job_id, after, key_id) as follower:
+            while not follower.is_shut:
                 news = await follower.inbox.get()
                 for event in news.events:
+                    if follower.is_shut:
+                        return
                     if event.seq > follower.cursor.seq:
                         follower.cursor = Cursor(job_id, event.seq)
                         yield event
@@ -64,25 +80,27 @@ class EventFeed:
     async def _poll(self) -> None:
         while True:
             await self._wanted.wait()
-            waiting = [follower for follower in self._followers if follower.inbox.empty()]
-            cursors = {follower.cursor for follower in waiting}
+            followers = list(self._followers)
+            waiting = [follower for follower in followers if follower.inbox.empty()]
             try:
-                news = await run_in_threadpool(self._read, cursors)
+                keys, news = await run_in_threadpool(self._read, followers, waiting)
             except Exception:  # whatever it is: a poller that ends leaves every stream hanging
                 log.exception("events cannot be read, trying again")
-                news = {}
-            for follower in waiting:
-                if follower.cursor in news:
-                    follower.inbox.put_nowait(news[follower.cursor])
+            else:
+                _hand_out(followers, waiting, keys, news)
             await asyncio.sleep(POLL_S)
 
-    def _read(self, cursors: set[Cursor]) -> dict[Cursor, News]:
+    def _read(
+        self, followers: Collection[_Follower], waiting: Collection[_Follower]
+    ) -> tuple[set[str], dict[Cursor, News]]:
+        """The keys that are good, and what is new for those who wait."""
         with transaction(self._engine) as session:
-            return news_of(session, cursors, _BATCH)
+            keys = valid_among(session, {follower.key_id for follower in followers})
+            return keys, news_of(session, {follower.cursor for follower in waiting}, _BATCH)
 
     @contextmanager
-    def _follower(self, job_id: str, seq: int) -> Iterator[_Follower]:
-        follower = _Follower(Cursor(job_id, seq))
+    def _follower(self, job_id: str, seq: int, key_id: str) -> Iterator[_Follower]:
+        follower = _Follower(Cursor(job_id, seq), key_id)
         self._followers.add(follower)
         self._wanted.set()
         try:
@@ -91,3 +109,17 @@ class EventFeed:
             self._followers.discard(follower)
             if not self._followers:
                 self._wanted.clear()
+
+
+def _hand_out(
+    followers: Collection[_Follower],
+    waiting: Collection[_Follower],
+    keys: set[str],
+    news: Mapping[Cursor, News],
+) -> None:
+    for follower in followers:
+        if follower.key_id not in keys:
+            follower.shut()
+    for follower in waiting:
+        if follower.cursor in news and not follower.is_shut:
+            follower.inbox.put_nowait(news[follower.cursor])

@@ -15,6 +15,10 @@ from shared.domain.idempotency import HEADER, MAX_LENGTH, read_key
 
 _REPLAYED = "Idempotency-Replayed"
 _ASKING_ONCE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_INSTEAD = {
+    ("POST", UPLOAD_PATH): "a file that was sent already is found by its sha256 in GET /v1/files",
+    ("POST", "/v1/keys"): "a key that did not arrive is found in GET /v1/keys, and can be revoked",
+}
 
 REPLAYED: dict[int | str, dict[str, Any]] = {
     200: {
@@ -59,11 +63,7 @@ async def refuse_useless_key(request: Request) -> None:
     route = request.scope["route"]
     if HEADER in _header_names(route.dependant):
         return
-    hint = (
-        "a file that was sent already is found by its sha256 in GET /v1/files"
-        if route.path == UPLOAD_PATH
-        else "asking again does no harm"
-    )
+    hint = _INSTEAD.get((request.method, route.path), "asking again does no harm")
     raise Invalid(
         f"{request.method} {route.path} takes no {HEADER}, only the submission of a job does; "
         f"leave it out: {hint}",

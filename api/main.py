@@ -14,6 +14,7 @@ from api.deps import Parts, refuse_unknown_query
 from api.errors import documented
 from api.feed import EventFeed
 from api.idempotency import refuse_useless_key
+from api.key_uses import KeyUses
 from api.metrics import ApiMetrics
 from api.middleware import BodyCap, RequestContext
 from api.routes import (
@@ -24,10 +25,12 @@ from api.routes import (
     job_results,
     job_stops,
     jobs,
+    keys,
     models,
     nodes,
     queue,
     system,
+    teams,
     usage,
 )
 from api.services.plan_cache import PlanCache
@@ -62,7 +65,8 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router)
     for router in (jobs.router, extractions.router, job_stops.router):
         app.include_router(router)
-    for router in (files.router, models.router, nodes.router, queue.router, usage.router, system.router):
+    accounts = (teams.router, keys.router, queue.router, usage.router)
+    for router in (files.router, models.router, nodes.router, *accounts, system.router):
         app.include_router(router)
     return app
 
@@ -75,6 +79,7 @@ def _make_parts(settings: Settings) -> Parts:
         settings=settings,
         engine=engine,
         keys=for_single_reads(engine),
+        key_uses=KeyUses(engine),
         store=open_store(settings.store_url, StoreOptions.from_settings(settings)),
         feed=EventFeed(engine),
         metrics=ApiMetrics(),
@@ -88,6 +93,8 @@ def _make_parts(settings: Settings) -> Parts:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Parts = app.state.parts
     parts.feed.start()
+    parts.key_uses.start()
     yield
     await parts.feed.stop()
+    await parts.key_uses.stop()
     parts.engine.dispose()

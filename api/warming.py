@@ -12,7 +12,7 @@ from api.deps import Parts
 from api.services.plan_cache import PlanCache
 from api.services.resolving import resolve_job
 from shared.db.engine import transaction
-from shared.db.keys import find_caller
+from shared.db.keys import find_key
 from shared.db.scope import Scope
 from shared.domain.errors import ThawError
 from shared.domain.job_kind import JobKind
@@ -30,7 +30,7 @@ def warm_up(parts: Parts) -> None:
     """
     try:
         with Session(parts.keys) as session:
-            find_caller(session, _NOBODY)
+            find_key(session, _NOBODY)
         with transaction(parts.engine) as session:
             resolve_job(Scope(session, _NOBODY, JobKind.FINE_TUNING), PlanSpec(model=_MODEL), PlanCache())
     except (DBAPIError, ThawError) as error:

@@ -18,6 +18,7 @@ from urllib.parse import quote
 from thaw.checkpoints import Checkpoints
 from thaw.files import Files
 from thaw.jobs import Jobs
+from thaw.teams import Keys, Teams
 from thaw.transport import Transport
 
 
@@ -30,6 +31,8 @@ class Thaw:
         self.jobs = Jobs(self._transport)
         self.checkpoints = Checkpoints(self._transport)
         self.models = Models(self._transport)
+        self.teams = Teams(self._transport)
+        self.keys = Keys(self._transport)
 
     def plan(self, spec: Mapping[str, Any]) -> dict[str, Any]:
         """What a job would freeze and train, before anything runs. The files may be left out of `spec`."""

@@ -10,11 +10,13 @@ from thaw.transport import Transport
 PAGE = 100
 
 
-def pages(transport: Transport, path: str, limit: int = PAGE, key: str = "id") -> Iterator[dict[str, Any]]:
+def pages(
+    transport: Transport, path: str, limit: int = PAGE, key: str = "id", **filters: str | None
+) -> Iterator[dict[str, Any]]:
     """Every entry of the list at `path`; `limit` is a page's size, `key` the field that `after` takes."""
     after: str | None = None
     while True:
-        page = transport.get(path, after=after, limit=limit)
+        page = transport.get(path, after=after, limit=limit, **filters)
         yield from page["data"]
         if not page.get("has_more") or not page["data"]:
             return

@@ -27,7 +27,7 @@ from shared.domain.job_kind import JobKind
 router = APIRouter(prefix="/v1/feature_extraction/jobs", tags=["feature-extraction"])
 
 
-@router.post("", responses=documented(403, 409, 413, 422, 501) | REPLAYED)
+@router.post("", responses=documented(403, 409, 413, 422) | REPLAYED)
 def create(
     spec: ExtractionSpec, scope: ScopeDep, caller: WriterDep, parts: PartsDep, key: KeyDep, response: Response
 ) -> ExtractionView:

@@ -58,10 +58,11 @@ def _last_seen(
 async def follow_events(
     job_id: Annotated[str, Depends(_followed_job)],
     last_seen: Annotated[int, Depends(_last_seen)],
+    caller: CallerDep,
     parts: PartsDep,
 ) -> AsyncIterator[ServerSentEvent]:
-    """Every event as it happens, until the job is over."""
-    async for event in parts.feed.follow(job_id, last_seen):
+    """Every event as it happens, until the job is over or the caller's key is good no more."""
+    async for event in parts.feed.follow(job_id, last_seen, caller.key_id):
         yield ServerSentEvent(id=str(event.seq), data=event_view(event))
 
 

@@ -26,7 +26,7 @@ from shared.domain.spec import JobSpec, PlanSpec
 router = APIRouter(prefix="/v1", tags=["fine-tuning"])
 
 
-@router.post("/fine_tuning/jobs", responses=documented(403, 409, 422, 501) | REPLAYED)
+@router.post("/fine_tuning/jobs", responses=documented(403, 409, 422) | REPLAYED)
 def create(
     spec: JobSpec, scope: ScopeDep, caller: WriterDep, parts: PartsDep, key: KeyDep, response: Response
 ) -> JobView:

@@ -1,13 +1,11 @@
-"""The service itself: its health, its metrics, and what is not built yet."""
+"""The service itself: its health and its metrics."""
 
 from __future__ import annotations
 
-from typing import Any
+from fastapi import APIRouter, Response
 
-from fastapi import APIRouter, Request, Response
-
-from api.deps import CallerDep, PartsDep
-from api.errors import NotBuiltYet, documented
+from api.deps import PartsDep
+from api.errors import documented
 from api.metrics import CONTENT_TYPE
 from shared.db.engine import transaction
 from shared.db.forecast import slots_in_sum
@@ -46,10 +44,3 @@ def metrics(parts: PartsDep) -> Response:
         jobs = count_by_state(session)
         slots = slots_in_sum(session, heard_within_s=parts.settings.heard_within_s)
     return Response(parts.metrics.text(jobs, slots), media_type=CONTENT_TYPE)
-
-
-@router.api_route("/v1/teams", methods=["GET", "POST"], responses=documented(501), include_in_schema=False)
-@router.api_route("/v1/keys", methods=["GET", "POST"], responses=documented(501), include_in_schema=False)
-def not_built(request: Request, caller: CallerDep) -> dict[str, Any]:
-    """Part of the published interface that comes later."""
-    raise NotBuiltYet(f"{request.url.path} is not supported yet")

@@ -16,6 +16,7 @@ from shared.db.engine import transaction
 from shared.db.files import delete_file, is_stored
 from shared.db.models import File
 from shared.db.scope import Scope
+from shared.db.teams import check_team_stays
 from shared.domain.errors import Invalid, TooLarge
 from shared.ids import new_id
 from shared.settings import Settings
@@ -63,6 +64,7 @@ def store_upload(
         with transaction(engine) as session:
             session.add(row)
             session.flush()
+            check_team_stays(session, team_id)
             session.refresh(row)
     except Exception:
         _take_back(engine, store, team_id, key)

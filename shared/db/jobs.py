@@ -12,6 +12,7 @@ from shared.db.history import move, record, record_created
 from shared.db.models import Artifact, Attempt, Job, Metric
 from shared.db.paging import Order, Page, by_creation, read_page
 from shared.db.scope import Scope, storable
+from shared.db.teams import check_team_stays
 from shared.domain.errors import NotFound
 from shared.domain.job import JobState
 
@@ -24,6 +25,7 @@ def add_job(scope: Scope, job: Job, *, actor: str) -> None:
     scope.session.add(job)
     scope.session.flush()
     check_base_stays(scope, job)
+    check_team_stays(scope.session, job.team_id)
     record_created(scope.session, job, actor=actor)
     if waits_for is None:
         move(scope.session, job, JobState.QUEUED, actor=actor, reason="files checked, waits for slots")

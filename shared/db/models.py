@@ -34,10 +34,16 @@ from shared.domain.job_kind import JobKind
 
 class Team(Base):
     __tablename__ = "teams"
+    __table_args__ = (
+        Index("uq_teams_name", "name", unique=True, postgresql_where=text("deleted_at is null")),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    deleted_at: Mapped[datetime | None] = mapped_column(
+        doc="its row stays for what it owned, and its name may be taken again"
+    )
 
 
 class ApiKey(Base):
@@ -53,7 +59,9 @@ class ApiKey(Base):
     prefix: Mapped[str] = mapped_column(doc="the first characters of the key, to tell keys apart")
     sha256: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None] = mapped_column(doc="to the minute, see `api/key_uses.py`")
 
 
 class File(Base):

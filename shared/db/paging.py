@@ -8,9 +8,10 @@ from typing import Generic, Literal, TypeVar
 from sqlalchemy import Select, tuple_
 from sqlalchemy.orm import Session
 
-from shared.db.models import File, Job
+from shared.db.models import ApiKey, File, Job, Team
 
 Row = TypeVar("Row")
+Dated = TypeVar("Dated", Job, File, Team, ApiKey)
 Order = Literal["asc", "desc"]
 
 
@@ -29,8 +30,8 @@ def read_page(session: Session, query: Select[Row], limit: int) -> Page[Row]:
 
 
 def by_creation(
-    query: Select[Row], entity: type[Job] | type[File], after: Job | File | None, order: Order
-) -> Select[Row]:
+    query: Select[Dated], entity: type[Dated], after: Dated | None, order: Order
+) -> Select[Dated]:
     """The query in the order of creation, from behind `after`."""
     key = tuple_(entity.created_at, entity.id)
     if after is not None:

@@ -22,7 +22,9 @@ def team_asked_for(session: Session, caller: Caller, asked: str | None) -> str |
     query = select(Team.id).where(or_(Team.id == storable(asked), Team.name == storable(asked)))
     if own is not None:
         query = query.where(Team.id == own)
-    found = session.scalars(query.order_by(Team.id != storable(asked)).limit(1)).first()
+    # A deleted team is known by its id; its name may be another's by now.
+    best_first = query.order_by(Team.id != storable(asked), Team.deleted_at.is_not(None))
+    found = session.scalars(best_first.limit(1)).first()
     if found is None:
         raise NotFound(f"no team {asked!r}", param="team")
     return found

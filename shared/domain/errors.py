@@ -31,7 +31,7 @@ class NotSupportedYet(Invalid):
 
 
 class Unauthenticated(ThawError):
-    """No key, an unknown key, or a revoked one."""
+    """No key, an unknown key, or one that was revoked or has expired."""
 
     default_code = "invalid_api_key"
 

@@ -32,7 +32,7 @@ def test_everything_of_a_team_asks_for_a_key(api: ApiHouse) -> None:
         if path.startswith("/v1/")
     ]
     assert len(routes) > 15
-    for method, path in [*routes, ("get", "/v1/teams"), ("post", "/v1/keys"), ("get", "/v1/usage")]:
+    for method, path in [*routes, ("get", "/v1/usage")]:
         for headers in ({"Authorization": ""}, {"Authorization": "Bearer thaw_nobody"}):
             answer = api.client.request(method, path, headers=headers)
             error = refused(answer, 401, None, "key")
@@ -72,7 +72,6 @@ def test_what_is_no_route_comes_in_the_envelope_too(api: ApiHouse) -> None:
     refused(api.client.get("/v1/files", params={"limit": 0}), 422, "limit", "greater than or equal to 1")
     refused(api.client.get("/v1/files", params={"after": "file-\0"}), 404, None, "file")
     refused(api.client.get(f"{JOBS}/%00"), 404, None)
-    refused(api.client.get("/v1/teams"), 501, None, "not supported yet")
 
 
 def test_a_body_that_cannot_be_read_is_refused(api: ApiHouse) -> None:

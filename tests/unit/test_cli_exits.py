@@ -136,12 +136,6 @@ def test_a_refusal_that_names_its_field_is_not_prefixed_again(server: Script, tm
     assert thaw(server.url, "show", "ftjob-1", home=tmp_path).stderr == "thaw: seed: must be less\n"
 
 
-def test_what_is_not_built_says_so(tmp_path: Path) -> None:
-    done = thaw(closed_port(), "team", home=tmp_path)
-    assert done.returncode == 3
-    assert "not built yet" in done.stderr
-
-
 def test_a_profile_says_where_and_who(server: Script, tmp_path: Path) -> None:
     (tmp_path / "thaw").mkdir()
     (tmp_path / "key").write_text("thaw_stored\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from thaw.cli import files, jobs, models, nodes, results, stops, unbuilt
+from thaw.cli import files, jobs, keys, models, nodes, results, stops, teams
 from thaw.cli.checkpoints import checkpoints
 from thaw.cli.extract import extract
 from thaw.cli.plan import plan
@@ -35,8 +35,8 @@ def build() -> typer.Typer:
     app.add_typer(_files(), name="files")
     app.add_typer(_models(), name="models")
     app.add_typer(_nodes(), name="node")
-    for name in unbuilt.NAMES:
-        app.command(name, context_settings=unbuilt.TAKES_ANYTHING, hidden=True)(unbuilt.not_yet)
+    app.add_typer(_teams(), name="team")
+    app.add_typer(_keys(), name="key")
     return app
 
 
@@ -60,6 +60,23 @@ def _nodes() -> typer.Typer:
     group.command("list")(nodes.list_nodes)
     for command in (nodes.show, nodes.drain, nodes.undrain):
         group.command()(command)
+    return group
+
+
+def _teams() -> typer.Typer:
+    group = _group(help="The teams that share the server.")
+    group.command("create")(teams.create)
+    group.command("list")(teams.list_teams)
+    group.command("show")(teams.show)
+    group.command("rm")(teams.remove)
+    return group
+
+
+def _keys() -> typer.Typer:
+    group = _group(help="API keys: made, listed, revoked.")
+    group.command("create")(keys.create)
+    group.command("list")(keys.list_keys)
+    group.command("revoke")(keys.revoke)
     return group
 
 

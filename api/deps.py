@@ -12,6 +12,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
+from api.audit_trail import CALLER
 from api.feed import EventFeed
 from api.key_uses import KeyUses
 from api.metrics import ApiMetrics
@@ -58,7 +59,9 @@ PartsDep = Annotated[Parts, Depends(parts)]
 
 
 def caller(
-    parts: PartsDep, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    request: Request,
+    parts: PartsDep,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> Caller:
     """Whose key came with the request: looked up before the request's own transaction begins."""
     if credentials is None:
@@ -67,6 +70,7 @@ def caller(
         found = find_key(session, credentials.credentials)
     if found is None:
         raise Unauthenticated("this API key is unknown")
+    request.scope[CALLER] = found.caller
     if found.ended is not None:
         raise Unauthenticated(f"this API key {found.ended}; an owner of the team can make another")
     parts.key_uses.saw(found)

@@ -10,6 +10,7 @@ from alembic.script import ScriptDirectory
 from fastapi import Depends, FastAPI
 
 from api import docs, errors
+from api.audit_trail import AuditTrail
 from api.deps import Parts, refuse_unknown_query
 from api.errors import documented
 from api.feed import EventFeed
@@ -18,6 +19,7 @@ from api.key_uses import KeyUses
 from api.metrics import ApiMetrics
 from api.middleware import BodyCap, RequestContext
 from api.routes import (
+    audit,
     extractions,
     files,
     job_events,
@@ -57,6 +59,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.parts = parts
     # The first added is the innermost: a refusal for its length is named and counted too.
     app.add_middleware(BodyCap, settings=settings)
+    app.add_middleware(AuditTrail, engine=parts.engine)
     app.add_middleware(RequestContext, metrics=parts.metrics)
     errors.install(app)
     docs.install(app)
@@ -65,7 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router)
     for router in (jobs.router, extractions.router, job_stops.router):
         app.include_router(router)
-    accounts = (teams.router, keys.router, queue.router, usage.router)
+    accounts = (teams.router, keys.router, audit.router, queue.router, usage.router)
     for router in (files.router, models.router, nodes.router, *accounts, system.router):
         app.include_router(router)
     return app

@@ -10,7 +10,7 @@ print(thaw.jobs.wait(job.id).status)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +18,7 @@ from urllib.parse import quote
 from thaw.checkpoints import Checkpoints
 from thaw.files import Files
 from thaw.jobs import Jobs
+from thaw.paging import pages
 from thaw.teams import Keys, Teams
 from thaw.transport import Transport
 
@@ -74,6 +75,12 @@ class Thaw:
         `start` and `end` are Unix seconds; left out, the last 30 days. `team`: for operators, one team alone.
         """
         return self._transport.get("/v1/usage", group_by=group_by, start=start, end=end, team=team)
+
+    def audit(
+        self, *, team: str | None = None, key: str | None = None, target: str | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """For owners and admins: every write request, the newest first, fetched a page at a time."""
+        return pages(self._transport, "/v1/audit", filters={"team": team, "key": key, "target": target})
 
     def close(self) -> None:
         """Close the connections."""

@@ -53,7 +53,7 @@ class Keys:
 
     def list(self, team: str | None = None) -> Iterator[dict[str, Any]]:
         """Every key that the caller sees, or those of one team, the newest first."""
-        return pages(self._transport, _KEYS, team=team)
+        return pages(self._transport, _KEYS, filters={"team": team})
 
     def get(self, key_id: str) -> dict[str, Any]:
         """One key, without its secret."""

@@ -64,6 +64,32 @@ class ApiKey(Base):
     last_used_at: Mapped[datetime | None] = mapped_column(doc="to the minute, see `api/key_uses.py`")
 
 
+class AuditEntry(Base):
+    """A write request that was answered. It names rather than refers: it outlasts what it tells of."""
+
+    __tablename__ = "audit_entries"
+    __table_args__ = (
+        Index("ix_audit_entries_team_id_id", "team_id", "id"),
+        Index("ix_audit_entries_target_id", "target", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=NOW)
+    key_id: Mapped[str | None] = mapped_column(
+        doc="whose key came, good or not; null: none, or an unknown one"
+    )
+    key_name: Mapped[str | None]
+    role: Mapped[str | None]
+    team_id: Mapped[str | None]
+    team_name: Mapped[str | None]
+    method: Mapped[str]
+    route: Mapped[str]
+    target: Mapped[str | None] = mapped_column(doc="what the path names, else what was made")
+    client: Mapped[str | None] = mapped_column(doc="the address that the request came from")
+    status: Mapped[int]
+    request_id: Mapped[str]
+
+
 class File(Base):
     """An uploaded file, already checked: a file that is no data set is never stored."""
 

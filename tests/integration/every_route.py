@@ -117,5 +117,6 @@ ROUTES: dict[str, Route] = {
     "get /v1/keys": Route(EVERYBODY, named={"after": "key", "team": "team"}),
     "get /v1/keys/{key_id}": _SEEN,
     "post /v1/keys/{key_id}/revoke": Route(KEEPERS),
+    "get /v1/audit": Route(KEEPERS, named={"team": "team"}, plain=frozenset({"after", "key", "target"})),
     "get /v1/usage": Route(EVERYBODY, named={"team": "team"}),
 }

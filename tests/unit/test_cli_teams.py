@@ -92,3 +92,23 @@ def test_a_length_of_time_that_is_none_is_a_wrong_command_line(tmp_path: Path) -
         done = thaw(closed_port(), "key", "create", "x", *given, home=tmp_path)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert "as 90d" in done.stderr
+
+
+def test_the_audit_log_is_told_in_lines(server: Script, tmp_path: Path) -> None:
+    entry = {
+        "id": "7",
+        "at": 1,
+        "team_name": "vision",
+        "key_name": "nightly",
+        "role": "member",
+        "method": "POST",
+        "route": "/v1/files",
+        "target": "file-1",
+        "status": 200,
+        "client": "10.0.0.1",
+    }
+    server.on("GET /v1/audit", told({"data": [entry, entry | {"target": "file-0"}], "has_more": False}))
+    done = thaw(server.url, "audit", "--key", "key-1", "--limit", "1", home=tmp_path)
+    words = "1970-01-01 00:00:01 vision nightly member POST /v1/files file-1 200 10.0.0.1"
+    assert [" ".join(line.split()) for line in done.stdout.splitlines()[1:]] == [words]
+    assert "key=key-1" in server.requests[-1].path

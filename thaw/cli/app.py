@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from thaw.cli import files, jobs, keys, models, nodes, results, stops, teams
+from thaw.cli.audit import audit
 from thaw.cli.checkpoints import checkpoints
 from thaw.cli.extract import extract
 from thaw.cli.plan import plan
@@ -37,6 +38,7 @@ def build() -> typer.Typer:
     app.add_typer(_nodes(), name="node")
     app.add_typer(_teams(), name="team")
     app.add_typer(_keys(), name="key")
+    app.command()(audit)
     return app
 
 

@@ -32,6 +32,7 @@ from api.routes import (
     nodes,
     queue,
     system,
+    team_quotas,
     teams,
     usage,
 )
@@ -68,7 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router)
     for router in (jobs.router, extractions.router, job_stops.router):
         app.include_router(router)
-    accounts = (teams.router, keys.router, audit.router, queue.router, usage.router)
+    accounts = (teams.router, team_quotas.router, keys.router, audit.router, queue.router, usage.router)
     for router in (files.router, models.router, nodes.router, *accounts, system.router):
         app.include_router(router)
     return app

@@ -58,6 +58,10 @@ class Settings(BaseSettings):
     node_heartbeat_s: float = 5.0
     schedule_s: float = Field(0.5, description="pause between two scheduling passes")
 
+    usage_half_life_s: float = Field(
+        7 * 24 * 3600.0, gt=0, description="what a team held so long ago counts half in its fair share"
+    )
+
     # What is kept, and for how long. `time_scale` does not touch these.
     idempotency_keep_s: float = Field(
         24 * 3600.0, gt=0, description="an Idempotency-Key is remembered at least this long"

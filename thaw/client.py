@@ -19,6 +19,7 @@ from thaw.checkpoints import Checkpoints
 from thaw.files import Files
 from thaw.jobs import Jobs
 from thaw.paging import pages
+from thaw.team_quotas import TeamQuotas
 from thaw.teams import Keys, Teams
 from thaw.transport import Transport
 
@@ -34,6 +35,7 @@ class Thaw:
         self.models = Models(self._transport)
         self.teams = Teams(self._transport)
         self.keys = Keys(self._transport)
+        self.quotas = TeamQuotas(self._transport)
 
     def plan(self, spec: Mapping[str, Any]) -> dict[str, Any]:
         """What a job would freeze and train, before anything runs. The files may be left out of `spec`."""

@@ -40,6 +40,10 @@ class Transport:
         given = {"json": body} if body is not None else {}
         return self._json("POST", path, headers=headers, **given)
 
+    def put(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to PUT with a JSON body."""
+        return self._json("PUT", path, json=body)
+
     def delete(self, path: str) -> dict[str, Any]:
         """The answer to DELETE."""
         return self._json("DELETE", path)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from sqlalchemy.orm import Session
 
 from shared.db.inventory import NodeView, all_nodes
+from shared.domain.cluster import Node, Waiting, accelerator_fits, could_ever_run
 from shared.domain.errors import Invalid, NotSupportedYet
-from shared.domain.fairshare import Node, Waiting, accelerator_fits, could_ever_run
 from shared.domain.fits import NodeKind
 from shared.domain.job import NodeState
 from shared.domain.spec import Resources

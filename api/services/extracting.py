@@ -10,6 +10,7 @@ from api.services.capacity import check_capacity
 from api.services.data_files import data_set, task_of
 from api.services.preprocessing import NORMALISATION, Normalisation, resolve_preprocessing
 from api.services.storable_texts import check_storable
+from api.services.team_limits import check_job, check_team
 from api.services.weights import Start, find_start
 from shared.db.jobs import add_job
 from shared.db.keys import Caller
@@ -42,6 +43,7 @@ def submit_extraction(
     scope: Scope, caller: Caller, settings: Settings, spec: ExtractionSpec, job_id: str
 ) -> Job:
     """Store what `spec` asks for under this new id. Raises ThawErrors, and then nothing is stored."""
+    check_job(scope, spec)
     found = resolve_extraction(scope, settings, spec)
     base = found.start.base
     job = Job(
@@ -62,6 +64,7 @@ def submit_extraction(
         max_attempts=settings.max_attempts,
         wait_reason=f"waits for the model of job {base.waits_for}" if base.waits_for else None,
     )
+    check_team(scope)
     add_job(scope, job, actor=f"api:{caller.key_id}")
     return job
 

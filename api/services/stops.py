@@ -8,9 +8,11 @@ from typing import Any
 from api.services.data_files import DataFiles
 from shared.db.keys import Caller
 from shared.db.models import File, Job
+from shared.db.quotas import limits_of
 from shared.db.scope import Scope
 from shared.db.stops import ask_to_stop, change_job, go_on, reached, spent_s, standing
 from shared.domain.changes import (
+    MAX_DURATION,
     PRIORITY,
     Changes,
     SpecChange,
@@ -24,6 +26,7 @@ from shared.domain.job import StopReason
 from shared.domain.job_kind import JobKind
 from shared.domain.resolved import ResolvedJob
 from shared.domain.stops import may_go_on
+from shared.domain.team_limits import check_duration
 
 
 def stop_job(scope: Scope, caller: Caller, job_id: str, asked: StopReason) -> Job:
@@ -56,6 +59,9 @@ def _change(scope: Scope, job: Job, asked: dict[str, Any], actor: str) -> None:
     if not changes:
         return
     check_time(changes, spent_s(scope.session, job))
+    for change in changes:
+        if change.field == MAX_DURATION:
+            check_duration(limits_of(scope.session, scope.team_id), _whole(change.new))
     if job.kind is JobKind.FINE_TUNING:
         _check(scope, job, changes)
     change_job(scope.session, job, changes, actor=actor)
@@ -78,6 +84,10 @@ def _check(scope: Scope, job: Job, changes: list[SpecChange]) -> None:
 def _of_training(changes: list[SpecChange]) -> list[SpecChange]:
     """Those that a resolved job knows of; a priority is the queue's."""
     return [change for change in changes if change.field != PRIORITY]
+
+
+def _whole(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds)
 
 
 def _actor(caller: Caller) -> str:

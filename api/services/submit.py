@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from api.services.plan_cache import PlanCache
 from api.services.resolving import resolve_job
+from api.services.team_limits import check_job, check_team
 from shared.db.history import record
 from shared.db.jobs import add_job
 from shared.db.keys import Caller
@@ -18,6 +19,7 @@ def submit(
     scope: Scope, caller: Caller, settings: Settings, plans: PlanCache, spec: JobSpec, job_id: str
 ) -> Job:
     """Store the job that `spec` asks for under this new id. Raises ThawErrors, and then nothing is stored."""
+    check_job(scope, spec)
     found = resolve_job(scope, spec, plans)
     base, files = found.start.base, found.data
     assert files.training is not None  # JobSpec cannot do without one
@@ -41,6 +43,7 @@ def submit(
         wait_reason=f"waits for the model of job {base.waits_for}" if base.waits_for else None,
     )
     actor = f"api:{caller.key_id}"
+    check_team(scope)
     add_job(scope, job, actor=actor)
     # An estimate refuses nothing; whoever watches the job should still see it.
     for warning in found.plan.on_nodes["warnings"]:

@@ -9,6 +9,7 @@ import structlog
 from sqlalchemy import Engine
 
 from api.services.inspection import inspect
+from api.services.team_limits import check_upload
 from shared.artifacts import ArtifactStore, StoreUnavailable
 from shared.artifacts.keys import file_key
 from shared.artifacts.store import CHUNK_BYTES
@@ -44,6 +45,8 @@ def store_upload(
         raise TooLarge(
             f"the file has {size:,} bytes, at most {settings.max_upload_bytes:,} are taken", param="file"
         )
+    with transaction(engine) as session:
+        check_upload(Scope(session, team_id), size, is_last_look=False)
     found = inspect(file, settings)
     file_id = new_id("file")
     key = file_key(team_id, file_id)
@@ -62,6 +65,7 @@ def store_upload(
     )
     try:
         with transaction(engine) as session:
+            check_upload(Scope(session, team_id), stored.size, is_last_look=True)
             session.add(row)
             session.flush()
             check_team_stays(session, team_id)

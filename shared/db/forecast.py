@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from shared.db.clock import now
 from shared.db.models import Allocation, Attempt, Job, NodeRow, Slot
 from shared.db.placement import load_nodes, load_queue
-from shared.domain.fairshare import Node
+from shared.domain.cluster import Node
 from shared.domain.job import STOP_GRACE_S, JobState, NodeState, SlotState, StopReason
 from shared.domain.queue_order import in_order
 from shared.domain.start_estimate import Ahead, NodeSlots, estimate_starts

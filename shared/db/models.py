@@ -13,6 +13,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    Text,
     UniqueConstraint,
     text,
 )
@@ -44,6 +45,41 @@ class Team(Base):
     deleted_at: Mapped[datetime | None] = mapped_column(
         doc="its row stays for what it owned, and its name may be taken again"
     )
+
+
+class TeamLimit(Base):
+    """What one team's jobs may ask for, and its weight among those that borrow. Null limits nothing.
+
+    A team without a row has no limits, and the weight 1.
+    """
+
+    __tablename__ = "team_limits"
+    __table_args__ = (CheckConstraint("weight > 0", name="weight"),)
+
+    team_id: Mapped[str] = mapped_column(ForeignKey("teams.id"), primary_key=True)
+    weight: Mapped[float] = mapped_column(server_default="1")
+    max_queued_jobs: Mapped[int | None] = mapped_column(doc="that wait, for slots or for another job's model")
+    max_storage_bytes: Mapped[int | None] = mapped_column(BigInteger, doc="of files and results")
+    max_duration_s: Mapped[int | None] = mapped_column(doc="of one job's running, over all its tries")
+    max_devices: Mapped[int | None] = mapped_column(doc="of one job, over all its nodes")
+    accelerators: Mapped[list[str] | None] = mapped_column(ARRAY(Text), doc="the only types it may run on")
+
+
+class TeamQuota(Base):
+    """A team's quota of one accelerator type, in slots: `shared/domain/quota.py` has the meanings."""
+
+    __tablename__ = "team_quotas"
+    __table_args__ = (
+        CheckConstraint("nominal_quota >= 0", name="nominal_quota"),
+        CheckConstraint("borrowing_limit >= 0", name="borrowing_limit"),
+        CheckConstraint("lending_limit between 0 and nominal_quota", name="lending_limit"),
+    )
+
+    team_id: Mapped[str] = mapped_column(ForeignKey("teams.id"), primary_key=True)
+    accelerator: Mapped[str] = mapped_column(primary_key=True, doc="as nodes name it")
+    nominal_quota: Mapped[int]
+    borrowing_limit: Mapped[int | None] = mapped_column(doc="beyond the nominal quota; null: what is idle")
+    lending_limit: Mapped[int | None] = mapped_column(doc="of the nominal quota; null: all that is idle")
 
 
 class ApiKey(Base):

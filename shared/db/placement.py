@@ -14,7 +14,7 @@ from shared.db.checkpoints import newest_checkpoint
 from shared.db.clock import seconds_ago
 from shared.db.history import move
 from shared.db.models import Allocation, Attempt, Job, NodeRow, Slot
-from shared.domain.fairshare import Node, Placement, Waiting
+from shared.domain.cluster import Node, Placement, Waiting
 from shared.domain.job import (
     AllocationState,
     AttemptState,
@@ -48,7 +48,7 @@ def load_nodes(session: Session, *, heard_within_s: float) -> list[Node]:
     fit = and_(NodeRow.state == NodeState.READY, NodeRow.last_seen_at > seconds_ago(heard_within_s))
     free = func.array_agg(Slot.index).filter(and_(Slot.state == SlotState.FREE, fit))
     rows = session.execute(
-        select(NodeRow.id, NodeRow.accelerator, NodeRow.models, func.count(), free)
+        select(NodeRow.id, NodeRow.accelerator, NodeRow.models, func.count(), free, func.bool_or(fit))
         .join(Slot, Slot.node_id == NodeRow.id)
         .where(NodeRow.state != NodeState.LOST)
         .group_by(NodeRow.id)
@@ -60,8 +60,9 @@ def load_nodes(session: Session, *, heard_within_s: float) -> list[Node]:
             n_slots=n_slots,
             free_slots=tuple(sorted(free_slots or ())),
             models=frozenset((name, hash) for name, hash in models),
+            takes_work=takes_work,
         )
-        for node_id, accelerator, models, n_slots, free_slots in rows
+        for node_id, accelerator, models, n_slots, free_slots, takes_work in rows
     ]
 
 
@@ -81,6 +82,7 @@ def load_queue(session: Session, *, yield_s: float = 0.0) -> Queue:
     rows = session.execute(
         select(
             Job.id,
+            Job.team_id,
             Job.priority,
             func.extract("epoch", Job.queued_at).label("queued_at"),
             Job.nodes,
@@ -101,6 +103,7 @@ def load_queue(session: Session, *, yield_s: float = 0.0) -> Queue:
             accelerator=row.accelerator,
             nodes=row.nodes,
             registered_model=_registered(row.target),
+            team=row.team_id,
         )
         for row in rows
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shared.domain.fairshare import Waiting
+from shared.domain.cluster import Waiting
 
 
 def in_order(queue: Sequence[Waiting]) -> list[Waiting]:

@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
-from shared.domain.fairshare import Node, Waiting, could_ever_run
+from shared.domain.cluster import Node, Waiting, could_ever_run
 from shared.domain.time_left import Span
 
 Kind = tuple[str, int, frozenset[tuple[str, str]]]

@@ -29,8 +29,8 @@ from shared.db.models import (
 from shared.db.nodes import NodeFacts
 from shared.db.placement import Offer
 from shared.db.steps import run_step
+from shared.domain.cluster import Placement
 from shared.domain.events import ErrorReport
-from shared.domain.fairshare import Placement
 from shared.domain.job import JobState, Outcome
 from shared.ids import new_id
 from worker.registered import registered_models

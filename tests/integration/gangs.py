@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from shared.db.engine import transaction
 from shared.db.models import Allocation, Slot
 from shared.db.placement import Offer, place
-from shared.domain.fairshare import Placement
+from shared.domain.cluster import Placement
 from shared.domain.job import AllocationState, SlotState, transition
 from shared.ids import new_id
 

@@ -14,7 +14,7 @@ from shared.db.engine import transaction
 from shared.db.history import lock_job, move
 from shared.db.models import Attempt, Checkpoint, Job
 from shared.db.placement import place
-from shared.domain.fairshare import Placement
+from shared.domain.cluster import Placement
 from shared.domain.job import AttemptState, JobState, StopReason
 from shared.ids import new_id
 from shared.settings import Settings

@@ -20,7 +20,7 @@ from shared.db.engine import make_engine, transaction
 from shared.db.models import Allocation, Attempt, Job, NodeRow, Slot
 from shared.db.placement import Offer, place
 from shared.db.steps import run_step
-from shared.domain.fairshare import Placement
+from shared.domain.cluster import Placement
 from shared.domain.job import JobState, NodeState, SlotState
 from shared.queue import make_app, n_messages, node_queue, publish, redis_client
 from shared.settings import Settings

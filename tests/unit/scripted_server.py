@@ -68,6 +68,9 @@ def scripted() -> Iterator[Script]:
         def do_POST(self) -> None:
             self._answer()
 
+        def do_PUT(self) -> None:
+            self._answer()
+
         def do_DELETE(self) -> None:
             self._answer()
 

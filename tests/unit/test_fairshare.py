@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from shared.domain.fairshare import Node, Placement, Waiting, accelerator_fits, decide
+from shared.domain.cluster import Node, Placement, Waiting, accelerator_fits
+from shared.domain.fairshare import decide
 
 H100 = "NVIDIA H100 80GB HBM3"
 

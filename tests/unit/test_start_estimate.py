@@ -10,7 +10,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.domain.fairshare import Node, Waiting, could_ever_run
+from shared.domain.cluster import Node, Waiting, could_ever_run
 from shared.domain.queue_order import in_order
 from shared.domain.start_estimate import Ahead, NodeSlots, estimate_starts
 from shared.domain.time_left import NOW, UNKNOWN, Span, Told, leaving, once_started, running

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from thaw.cli import files, jobs, keys, models, nodes, results, stops, teams
+from thaw.cli import files, jobs, keys, models, nodes, results, stops, team_quota, teams
 from thaw.cli.audit import audit
 from thaw.cli.checkpoints import checkpoints
 from thaw.cli.extract import extract
@@ -71,6 +71,14 @@ def _teams() -> typer.Typer:
     group.command("list")(teams.list_teams)
     group.command("show")(teams.show)
     group.command("rm")(teams.remove)
+    group.add_typer(_quotas(), name="quota")
+    return group
+
+
+def _quotas() -> typer.Typer:
+    group = _group(help="What a team is owed, and what its jobs may ask for.")
+    group.command("show")(team_quota.show)
+    group.command("set")(team_quota.set_terms)
     return group
 
 

@@ -1,0 +1,100 @@
+"""What a scheduling pass looks at, nodes and jobs, and what it decides, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Node:
+    """A host that may be given work. `accelerator` is "cpu" or a device's name, "NVIDIA H100 80GB HBM3"."""
+
+    id: str
+    accelerator: str
+    n_slots: int
+    free_slots: tuple[int, ...]
+    models: frozenset[tuple[str, str]] = frozenset()
+    """(name, hash) of the registered models that are installed there."""
+    takes_work: bool = True
+    """Whether what becomes free there may be given out just now."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A queued job. `order` sorts it among its team's: the smallest first; (-priority, queued at, id)."""
+
+    id: str
+    order: tuple[int, float, str]
+    devices_per_node: int
+    accelerator: str
+    nodes: int = 1
+    registered_model: tuple[str, str] | None = None
+    team: str = ""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A job that holds slots. `started_at`: when it was placed, in seconds of any clock."""
+
+    id: str
+    team: str
+    node_id: str
+    accelerator: str
+    slots: int
+    started_at: float
+    is_leaving: bool = False
+    """Whether it was asked to stop and so hands its slots back soon."""
+    remaining_s: float = 0.0
+    """The best guess of how long it still runs."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    job_id: str
+    node_id: str
+    slots: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Preemption:
+    """A running job that is to hand back what it borrowed; `for_team` takes its own quota back."""
+
+    job_id: str
+    for_team: str
+    for_job: str
+    accelerator: str
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """Slots of a node, free or soon to be, that nobody but this waiting job gets."""
+
+    job_id: str
+    node_id: str
+    slots: int
+
+
+def accelerator_fits(asked: str, has: str) -> bool:
+    """Whether a node with `has` serves a job that asked for any, cpu, cuda, or (part of) a device's name."""
+    if asked == "any":
+        return True
+    if asked in ("cpu", "cuda"):
+        return (has == "cpu") == (asked == "cpu")
+    return has != "cpu" and asked.lower() in has.lower()
+
+
+def could_ever_run(job: Waiting, node: Node) -> bool:
+    """Whether the node, if it were empty, could take one node's share of the job."""
+    return (
+        accelerator_fits(job.accelerator, node.accelerator)
+        and node.n_slots >= job.devices_per_node
+        and (job.registered_model is None or job.registered_model in node.models)
+    )
+
+
+def expected_remaining_s(ran_s: float, limit_s: float | None) -> float:
+    """How long a job that has run for `ran_s` still runs: as long again, and no longer than it may.
+
+    Without a word of its own this is the best that is known: what has run for long runs on for long.
+    """
+    return ran_s if limit_s is None else max(0.0, min(ran_s, limit_s - ran_s))

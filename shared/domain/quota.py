@@ -1,0 +1,130 @@
+"""What each team may hold of each accelerator type, in Kueue's words, and the books of one scheduling pass.
+
+`nominal_quota` is guaranteed: whoever has borrowed it hands it back. Beyond it a team borrows what is idle,
+at most `borrowing_limit`. Of its idle nominal quota a team lends at most `lending_limit`; the rest stays
+free for it. `weight` parts what is borrowed. A team without a row for a type is guaranteed nothing of it,
+and may borrow all that is idle: where no team has a row, that is the whole cluster.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from shared.domain.cluster import Node, Running
+
+
+@dataclass(frozen=True)
+class Quota:
+    """Of one accelerator type, in slots. A limit that is None limits nothing."""
+
+    nominal: int = 0
+    borrowing_limit: int | None = None
+    lending_limit: int | None = None
+
+    @property
+    def unlent(self) -> int:
+        """What of the nominal quota nobody else may have, idle or not."""
+        return 0 if self.lending_limit is None else max(0, self.nominal - self.lending_limit)
+
+
+@dataclass(frozen=True)
+class TeamShare:
+    """What one team is owed. `quotas` by accelerator type, as nodes name it."""
+
+    weight: float = 1.0
+    quotas: Mapping[str, Quota] = field(default_factory=dict)
+    accelerators: frozenset[str] | None = None
+    """The only types that its jobs may run on; None: all."""
+
+
+class Claim(Enum):
+    """By what right a team could take slots now, or why it could not."""
+
+    GUARANTEED = "within its nominal quota"
+    BORROWED = "from what is idle"
+    OVER_LIMIT = "it would hold more than nominal quota and borrowing limit"
+    NOT_NOW = "what is free just now is kept for teams that do not lend it"
+    NOT_LENT = "even of an empty cluster, others do not lend so many"
+    TAKES_BACK = "it waits for its own quota, and borrows nothing meanwhile"
+
+    @property
+    def is_granted(self) -> bool:
+        return self in (Claim.GUARANTEED, Claim.BORROWED)
+
+
+NO_QUOTA = Quota()
+NO_SHARE = TeamShare()
+
+
+class Books:
+    """Who holds how much of what, from the start of a pass on. All figures are slots by (team, type)."""
+
+    def __init__(
+        self, nodes: Iterable[Node], running: Iterable[Running], teams: Mapping[str, TeamShare]
+    ) -> None:
+        self._teams = teams
+        self.used: Counter[tuple[str, str]] = Counter()
+        self._taking_back: set[tuple[str, str]] = set()
+        for job in running:
+            self.used[job.team, job.accelerator] += job.slots
+        self._free: Counter[str] = Counter()
+        self._size: Counter[str] = Counter()
+        for node in nodes:
+            self._free[node.accelerator] += len(node.free_slots)
+            self._size[node.accelerator] += node.n_slots
+        self._unlent: Counter[str] = Counter()
+        self._idle_unlent: Counter[str] = Counter()
+        for team, share in teams.items():
+            for accelerator, quota in share.quotas.items():
+                self._unlent[accelerator] += quota.unlent
+                self._idle_unlent[accelerator] += self._idle_unlent_of(team, accelerator)
+
+    def share(self, team: str) -> TeamShare:
+        return self._teams.get(team, NO_SHARE)
+
+    def quota(self, team: str, accelerator: str) -> Quota:
+        return self.share(team).quotas.get(accelerator, NO_QUOTA)
+
+    def claim(self, team: str, accelerator: str, slots: int) -> Claim:
+        """By what right the team could take so many more, or why not."""
+        quota = self.quota(team, accelerator)
+        would_hold = self.used[team, accelerator] + slots
+        if would_hold <= quota.nominal:
+            return Claim.GUARANTEED
+        if (team, accelerator) in self._taking_back:
+            return Claim.TAKES_BACK
+        if quota.borrowing_limit is not None and would_hold > quota.nominal + quota.borrowing_limit:
+            return Claim.OVER_LIMIT
+        return self._borrowing(team, accelerator, slots, quota)
+
+    def take(self, team: str, accelerator: str, slots: int) -> None:
+        """The team has taken free slots."""
+        self._free[accelerator] -= slots
+        self._hold(team, accelerator, slots)
+
+    def promise(self, team: str, accelerator: str, slots: int) -> None:
+        """The team gets slots of its own quota back that others still hold; until then it borrows none."""
+        self._hold(team, accelerator, slots)
+        self._taking_back.add((team, accelerator))
+
+    def set_aside(self, accelerator: str, slots: int) -> None:
+        """Free slots are kept for a job that waits: they are no longer there to be borrowed."""
+        self._free[accelerator] -= slots
+
+    def _borrowing(self, team: str, accelerator: str, slots: int, quota: Quota) -> Claim:
+        unlent = self._unlent[accelerator] - quota.unlent
+        if self.used[team, accelerator] + slots + unlent > self._size[accelerator] and unlent:
+            return Claim.NOT_LENT
+        idle = self._idle_unlent[accelerator] - self._idle_unlent_of(team, accelerator)
+        return Claim.NOT_NOW if idle and self._free[accelerator] - slots < idle else Claim.BORROWED
+
+    def _hold(self, team: str, accelerator: str, slots: int) -> None:
+        self._idle_unlent[accelerator] -= self._idle_unlent_of(team, accelerator)
+        self.used[team, accelerator] += slots
+        self._idle_unlent[accelerator] += self._idle_unlent_of(team, accelerator)
+
+    def _idle_unlent_of(self, team: str, accelerator: str) -> int:
+        return max(0, self.quota(team, accelerator).unlent - self.used[team, accelerator])

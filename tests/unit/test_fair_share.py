@@ -1,0 +1,144 @@
+"""Quotas, borrowing, taking back, turns by usage and weight, and who may pass a job that waits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from shared.domain.cluster import Node, Running, Waiting
+from shared.domain.fairshare import Decision, decide
+from shared.domain.quota import Quota, TeamShare
+from shared.domain.standing import held_on_average
+
+
+def node(id: str, free: int, *, slots: int = 8) -> Node:
+    return Node(id=id, accelerator="gpu", n_slots=slots, free_slots=tuple(range(free)))
+
+
+def job(id: str, team: str, devices: int = 1, *, at: float = 0.0, priority: int = 0) -> Waiting:
+    order = (-priority, at, id)
+    return Waiting(id=id, order=order, devices_per_node=devices, accelerator="gpu", team=team)
+
+
+def runs(id: str, team: str, node: str, slots: int = 1, *, since: float = 0.0, left: float = 0.0) -> Running:
+    return Running(id, team, node, "gpu", slots, started_at=since, remaining_s=left)
+
+
+def owning(nominal: int, borrow: int | None = None, lend: int | None = None) -> TeamShare:
+    return TeamShare(quotas={"gpu": Quota(nominal, borrow, lend)})
+
+
+def placed(decision: Decision) -> list[str]:
+    return [placement.job_id for placement in decision.placements]
+
+
+def test_teams_take_turns_by_what_they_hold() -> None:
+    queue = [job(f"a{i}", "a", at=i) for i in range(9)] + [job(f"b{i}", "b", at=100 + i) for i in range(9)]
+    assert sorted(placed(decide([node("n", 8)], queue))) == [
+        *(f"a{i}" for i in range(4)),
+        *(f"b{i}" for i in range(4)),
+    ]
+
+
+def test_weight_parts_the_slots() -> None:
+    queue = [job(f"{team}{i}", team, at=i) for team in "ab" for i in range(8)]
+    decision = decide([node("n", 8)], queue, teams={"a": TeamShare(weight=3.0)})
+    assert sum(id.startswith("a") for id in placed(decision)) == 6
+
+
+def test_who_has_had_more_goes_later_and_is_not_shut_out() -> None:
+    queue = [job(f"{team}{i}", team, at=i) for team in "ab" for i in range(8)]
+    decision = decide([node("n", 8)], queue, past={("a", "gpu"): 4.0})
+    assert sum(id.startswith("a") for id in placed(decision)) == 2
+
+
+def test_priority_counts_within_a_team_only() -> None:
+    queue = [job("a-low", "a"), job("a-high", "a", priority=9, at=1.0), job("b", "b", at=0.5)]
+    assert placed(decide([node("n", 2)], queue)) == ["b", "a-high"]
+
+
+def test_no_more_is_borrowed_than_the_limit() -> None:
+    queue = [job(f"a{i}", "a", at=i) for i in range(8)]
+    decision = decide([node("n", 8)], queue, teams={"a": owning(2, borrow=3)})
+    assert placed(decision) == ["a0", "a1", "a2", "a3", "a4"]
+    assert decision.reasons["a5"] == (
+        "needs 1 of type gpu on one node; your team holds 5 of type gpu, and may hold its nominal quota of 2 "
+        "and 3 borrowed"
+    )
+
+
+def test_what_is_not_lent_stays_free_for_its_owner() -> None:
+    teams = {"owner": owning(6, lend=2), "guest": TeamShare()}
+    queue = [job(f"g{i}", "guest", at=i) for i in range(8)]
+    decision = decide([node("n", 8)], queue, teams=teams)
+    assert len(placed(decision)) == 4
+    assert "do not lend them" in decision.reasons["g7"]
+    late = [*queue, *(job(f"o{i}", "owner", at=50) for i in range(6))]
+    assert sum(id.startswith("o") for id in placed(decide([node("n", 8)], late, teams=teams))) == 6
+
+
+def test_its_own_quota_goes_before_what_others_borrow() -> None:
+    queue = [*(job(f"g{i}", "guest", at=i) for i in range(8)), job("own", "owner", 8, at=99.0)]
+    assert placed(decide([node("n", 8)], queue, teams={"owner": owning(8)})) == ["own"]
+
+
+def test_the_owner_takes_its_quota_back_from_the_youngest_that_borrowed() -> None:
+    running = [runs(f"g{i}", "guest", "n", since=float(i)) for i in range(8)]
+    teams = {"owner": owning(4), "guest": owning(4)}
+    decision = decide([node("n", 0)], [job("own", "owner", 2)], running=running, teams=teams)
+    assert [asked.job_id for asked in decision.preemptions] == ["g7", "g6"]
+    assert decision.preemptions[0].for_team == "owner"
+    assert decision.reasons["own"] == (
+        "needs 2 of type gpu on one node; it is within your team's nominal quota of 4 of type gpu, and 2 on "
+        "n are coming free for it"
+    )
+
+
+def test_nobody_is_asked_twice_and_what_comes_free_goes_to_nobody_else() -> None:
+    running = [runs(f"g{i}", "guest", "n", since=float(i)) for i in range(7)]
+    running = [replace(one, is_leaving=one.started_at >= 6) for one in running]
+    queue = [job("own", "owner", 2), job("quick", "guest", at=-1.0)]
+    decision = decide([node("n", 1)], queue, running=running, teams={"owner": owning(4)})
+    assert (decision.placements, decision.preemptions) == ((), ())
+
+
+def test_what_is_within_a_quota_is_never_taken() -> None:
+    running = [runs(f"g{i}", "guest", "n", since=float(i)) for i in range(8)]
+    teams = {"owner": owning(4), "guest": owning(8)}
+    decision = decide([node("n", 0)], [job("own", "owner")], running=running, teams=teams)
+    assert decision.preemptions == ()
+
+
+def test_a_team_over_its_quota_takes_nothing_back_and_is_told() -> None:
+    running = [*(runs(f"a{i}", "a", "n", since=float(i)) for i in range(5)), runs("b", "b", "n", since=9.0)]
+    decision = decide([node("n", 2)], [job("big", "a", 4)], running=running, teams={"a": owning(4)})
+    assert decision.preemptions == ()
+    assert decision.reasons["big"] == (
+        "needs 4 of type gpu on one node; the largest free block is 2; your team is over its nominal quota "
+        "of 4 by 1, borrowed"
+    )
+
+
+def test_small_jobs_pass_a_large_one_but_not_where_it_will_run() -> None:
+    nodes = [node("late", 6), node("soon", 4)]
+    running = [runs("long", "a", "late", 2, left=9000.0), runs("short", "a", "soon", 4, left=60.0)]
+    queue = [job("large", "a", 8, at=1.0), *(job(f"s{i}", "a", at=2.0 + i) for i in range(9))]
+    decision = decide(nodes, queue, running=running)
+    assert {placement.node_id for placement in decision.placements} == {"late"}
+    assert len(decision.placements) == 6
+    assert [(one.job_id, one.node_id) for one in decision.reservations] == [("large", "soon")]
+
+
+def test_a_team_runs_only_on_what_it_may_use() -> None:
+    nodes = [node("n", 8), Node("c", "cpu", 8, tuple(range(8)))]
+    waiting = replace(job("a", "a"), accelerator="any")
+    decision = decide(nodes, [waiting], teams={"a": TeamShare(accelerators=frozenset({"cpu"}))})
+    assert decision.placements[0].node_id == "c"
+    refused = decide(nodes, [job("a", "a")], teams={"a": TeamShare(accelerators=frozenset({"cpu"}))})
+    assert refused.reasons["a"].endswith("has an accelerator your team may use: cpu")
+
+
+@pytest.mark.parametrize(("since", "until", "counts"), [(1e9, 0.0, 4.0), (10.0, 0.0, 2.0), (20.0, 10.0, 1.0)])
+def test_a_half_life_ago_counts_half(since: float, until: float, counts: float) -> None:
+    assert held_on_average(4, since, until, half_life_s=10.0) == pytest.approx(counts)

@@ -1,0 +1,170 @@
+"""Many passes in a row: who preempts whom, and who waits for how long, while jobs come, end and go back."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field, replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.domain.cluster import Node, Preemption, Running, Waiting
+from shared.domain.fairshare import decide
+from shared.domain.quota import NO_QUOTA, NO_SHARE, Quota, TeamShare
+
+LEAVES_IN = 2.0
+YIELDS = 3.0
+
+
+@dataclass
+class Cluster:
+    """Nodes of eight slots under the scheduler, a pass a second."""
+
+    n_nodes: int
+    teams: dict[str, TeamShare] = field(default_factory=dict)
+    now: float = 0.0
+    queue: dict[str, Waiting] = field(default_factory=dict)
+    lasts: dict[str, float] = field(default_factory=dict)
+    running: dict[str, Running] = field(default_factory=dict)
+    slots: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    away: dict[str, tuple[float, Waiting]] = field(default_factory=dict)
+    jobs: dict[str, Waiting] = field(default_factory=dict)
+    preemptions: list[Preemption] = field(default_factory=list)
+    started: dict[str, float] = field(default_factory=dict)
+    within: set[str] = field(default_factory=set)
+    """Jobs that were placed within their team's nominal quota."""
+
+    def submit(self, id: str, team: str, devices: int, lasts: float) -> None:
+        order = (0, self.now, id)
+        self.jobs[id] = Waiting(id=id, order=order, devices_per_node=devices, accelerator="any", team=team)
+        self.queue[id], self.lasts[id] = self.jobs[id], lasts
+
+    def tick(self) -> None:
+        """One second: jobs end, those that were away wait again, and the scheduler decides."""
+        self.now += 1
+        self._end()
+        for id, (back_at, job) in list(self.away.items()):
+            if back_at <= self.now:
+                del self.away[id]
+                self.queue[id] = replace(job, order=(0, self.now, id))
+        decision = decide(
+            self._nodes(), list(self.queue.values()), running=list(self.running.values()), teams=self.teams
+        )
+        for asked in decision.preemptions:
+            assert asked.job_id not in self.within
+            self.preemptions.append(asked)
+            self.running[asked.job_id] = replace(
+                self.running[asked.job_id], is_leaving=True, remaining_s=LEAVES_IN
+            )
+        for placed in decision.placements:
+            job = self.queue.pop(placed.job_id)
+            self.within.discard(job.id)
+            held = sum(one.slots for one in self.running.values() if one.team == job.team)
+            quota = self.teams.get(job.team, NO_SHARE).quotas.get("cpu", NO_QUOTA)
+            if held + job.devices_per_node <= quota.nominal:
+                self.within.add(job.id)
+            self.slots[job.id] = placed.slots
+            self.started.setdefault(job.id, self.now)
+            self.running[job.id] = Running(
+                id=job.id,
+                team=job.team,
+                node_id=placed.node_id,
+                accelerator="cpu",
+                slots=len(placed.slots),
+                started_at=self.now + len(self.running) / 1000,
+                remaining_s=self.lasts[job.id],
+            )
+
+    def _end(self) -> None:
+        for id, job in list(self.running.items()):
+            self.running[id] = replace(job, remaining_s=job.remaining_s - 1)
+            if self.running[id].remaining_s > 0:
+                continue
+            del self.running[id], self.slots[id]
+            if job.is_leaving:
+                self.away[id] = (self.now + YIELDS, self.jobs[id])
+
+    def _nodes(self) -> list[Node]:
+        free = {f"n{i}": set(range(8)) for i in range(self.n_nodes)}
+        for id, job in self.running.items():
+            free[job.node_id] -= set(self.slots[id])
+        return [Node(id, "cpu", 8, tuple(sorted(slots))) for id, slots in free.items()]
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10_000))
+def test_what_was_placed_within_a_quota_is_never_preempted_and_preempting_ends(seed: int) -> None:
+    chance = random.Random(seed)
+    teams = {
+        team: TeamShare(quotas={"cpu": Quota(chance.randint(0, 8), chance.choice((None, None, 4)))})
+        for team in ("a", "b", "c")
+    }
+    cluster = Cluster(n_nodes=2, teams=teams)
+    for number in range(40):
+        for _ in range(chance.choice((0, 0, 1, 4))):
+            team, devices = chance.choice("abc"), chance.choice((1, 1, 2, 4, 8))
+            lasts = chance.choice((5.0, 20.0, 10_000.0))
+            cluster.submit(f"{team}{number}-{len(cluster.jobs)}", team, devices, lasts)
+        cluster.tick()
+    for _ in range(40):
+        cluster.tick()
+    n_asked = len(cluster.preemptions)
+    for _ in range(20):
+        cluster.tick()
+    assert len(cluster.preemptions) == n_asked, "it comes to rest while nothing new comes and nothing ends"
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10_000))
+def test_small_jobs_do_not_delay_the_large_one_ahead_of_them(seed: int) -> None:
+    chance = random.Random(seed)
+    cluster, alone = (Cluster(n_nodes=3) for _ in range(2))
+    for number in range(24):
+        lasts = chance.randint(1, 12)
+        for each in (cluster, alone):
+            each.submit(f"first-{number:02}", "t", 1, lasts)
+    for each in (cluster, alone):
+        each.tick()
+        each.submit("large", "t", 8, 5.0)
+    for number in range(30):
+        for i in range(chance.choice((0, 1, 3))):
+            cluster.submit(f"small-{number}-{i}", "t", chance.choice((1, 2)), chance.randint(1, 30))
+        cluster.tick()
+        alone.tick()
+    assert cluster.started["large"] == alone.started["large"]
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10_000))
+def test_a_large_job_of_one_team_is_not_starved_by_the_small_ones_of_others(seed: int) -> None:
+    chance = random.Random(seed)
+    cluster = Cluster(n_nodes=2)
+    for number in range(120):
+        for team in "ab":
+            cluster.submit(f"{team}{number}", team, chance.choice((1, 2)), chance.randint(2, 9))
+        if number == 10:
+            cluster.submit("large", "c", 8, 5.0)
+        cluster.tick()
+    assert cluster.started["large"] <= 10 + 30
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10_000))
+def test_what_is_owed_is_had_once_what_was_borrowed_has_left(seed: int) -> None:
+    chance = random.Random(seed)
+    cluster = Cluster(n_nodes=2, teams={"owner": TeamShare(quotas={"cpu": Quota(8)})})
+    size = chance.choice((1, 2, 4))
+    for number in range(16 // size):
+        cluster.submit(f"g{number}", "guest", size, 10_000.0)
+    cluster.tick()
+    assert sum(job.slots for job in cluster.running.values()) == 16
+    devices = chance.choice((1, 2, 4, 8))
+    for number in range(8 // devices):
+        cluster.submit(f"own{number}", "owner", devices, 10_000.0)
+    asked_at = cluster.now
+    for _ in range(12):
+        cluster.submit(f"late{len(cluster.jobs)}", "guest", 1, 10_000.0)
+        cluster.tick()
+    assert all(
+        cluster.started.get(f"own{number}", 1e9) <= asked_at + LEAVES_IN + 2 for number in range(8 // devices)
+    )

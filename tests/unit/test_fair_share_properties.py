@@ -1,0 +1,235 @@
+"""The laws of a scheduling pass, over drawn clusters, queues and quotas, and over many passes in a row."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.domain.cluster import Node, Running, Waiting, could_ever_run
+from shared.domain.fairshare import Decision, decide
+from shared.domain.quota import NO_SHARE, Books, Quota, TeamShare
+from shared.domain.reclaiming import borrowed
+
+TEAMS = ("a", "b", "c")
+TYPES = ("cpu", "H100", "A100")
+
+
+@dataclass
+class Scene:
+    """A cluster in the middle of its work."""
+
+    nodes: list[Node]
+    queue: list[Waiting]
+    running: list[Running]
+    teams: dict[str, TeamShare]
+    past: dict[tuple[str, str], float]
+
+    def decide(self) -> Decision:
+        return decide(self.nodes, self.queue, running=self.running, teams=self.teams, past=self.past)
+
+
+@st.composite
+def quotas(draw: st.DrawFn) -> Quota:
+    nominal = draw(st.integers(0, 8))
+    limit = draw(st.none() | st.integers(0, 6))
+    return Quota(nominal, limit, draw(st.none() | st.integers(0, nominal)))
+
+
+@st.composite
+def scenes(draw: st.DrawFn) -> Scene:
+    """Up to five nodes of up to eight slots, part of which is held, and up to twenty jobs that wait."""
+    nodes, running = [], []
+    for i in range(draw(st.integers(1, 5))):
+        kind, n_slots = draw(st.sampled_from(TYPES)), draw(st.integers(1, 8))
+        free = list(range(n_slots))
+        while free and draw(st.booleans()):
+            slots = draw(st.integers(1, len(free)))
+            del free[:slots]
+            running.append(
+                Running(
+                    id=f"r{len(running)}",
+                    team=draw(st.sampled_from(TEAMS)),
+                    node_id=f"n{i}",
+                    accelerator=kind,
+                    slots=slots,
+                    started_at=draw(st.floats(0, 100)),
+                    is_leaving=draw(st.booleans()),
+                    remaining_s=draw(st.floats(0, 1000)),
+                )
+            )
+        takes_work = draw(st.integers(0, 5)) > 0
+        nodes.append(Node(f"n{i}", kind, n_slots, tuple(free) if takes_work else (), takes_work=takes_work))
+    queue = [
+        Waiting(
+            id=f"q{i}",
+            order=(-draw(st.integers(0, 2)), float(draw(st.integers(0, 50))), f"q{i}"),
+            devices_per_node=draw(st.sampled_from((1, 1, 2, 4, 8))),
+            accelerator=draw(st.sampled_from(("any", "cpu", "cuda", "H100"))),
+            nodes=draw(st.sampled_from((1, 1, 1, 1, 2))),
+            team=draw(st.sampled_from(TEAMS)),
+        )
+        for i in range(draw(st.integers(0, 20)))
+    ]
+    teams = draw(
+        st.dictionaries(
+            st.sampled_from(TEAMS),
+            st.builds(
+                TeamShare,
+                weight=st.sampled_from((0.5, 1.0, 3.0)),
+                quotas=st.dictionaries(st.sampled_from(TYPES), quotas()),
+                accelerators=st.none() | st.frozensets(st.sampled_from(TYPES), min_size=1),
+            ),
+        )
+    )
+    past = draw(st.dictionaries(st.tuples(st.sampled_from(TEAMS), st.sampled_from(TYPES)), st.floats(0, 8)))
+    return Scene(nodes, queue, running, teams, past)
+
+
+def after(scene: Scene, decision: Decision) -> tuple[list[Node], list[Running]]:
+    """The cluster once the placements are made."""
+    taken: dict[str, set[int]] = {node.id: set() for node in scene.nodes}
+    jobs = {job.id: job for job in scene.queue}
+    kinds = {node.id: node.accelerator for node in scene.nodes}
+    running = list(scene.running)
+    for placed in decision.placements:
+        assert taken[placed.node_id].isdisjoint(placed.slots), "a slot is given once"
+        taken[placed.node_id].update(placed.slots)
+        job = jobs[placed.job_id]
+        running.append(
+            Running(job.id, job.team, placed.node_id, kinds[placed.node_id], len(placed.slots), 1000.0)
+        )
+    nodes = []
+    for node in scene.nodes:
+        assert taken[node.id] <= set(node.free_slots), "only free slots are given"
+        left = tuple(slot for slot in node.free_slots if slot not in taken[node.id])
+        nodes.append(replace(node, free_slots=left))
+    return nodes, running
+
+
+@settings(deadline=None)
+@given(scenes())
+def test_each_job_is_placed_whole_where_it_can_run_or_waits_for_a_reason(scene: Scene) -> None:
+    decision = scene.decide()
+    after(scene, decision)
+    nodes, jobs = {node.id: node for node in scene.nodes}, {job.id: job for job in scene.queue}
+    placed = [placement.job_id for placement in decision.placements]
+    assert sorted([*placed, *decision.reasons]) == sorted(jobs)
+    for placement in decision.placements:
+        job, node = jobs[placement.job_id], nodes[placement.node_id]
+        allowed = scene.teams.get(job.team, NO_SHARE).accelerators
+        assert len(placement.slots) == job.devices_per_node
+        assert could_ever_run(job, node)
+        assert job.nodes == 1
+        assert allowed is None or node.accelerator in allowed
+
+
+@settings(deadline=None)
+@given(scenes())
+def test_no_team_comes_to_hold_more_than_quota_and_borrowing_limit(scene: Scene) -> None:
+    decision = scene.decide()
+    _, running = after(scene, decision)
+    before, now = held(scene.running), held(running)
+    for (team, kind), slots in now.items():
+        quota = scene.teams.get(team, NO_SHARE).quotas.get(kind, Quota())
+        if slots > before[team, kind] and quota.borrowing_limit is not None:
+            assert slots <= quota.nominal + quota.borrowing_limit
+
+
+@settings(deadline=None)
+@given(scenes())
+def test_who_borrows_leaves_free_what_others_do_not_lend(scene: Scene) -> None:
+    decision = scene.decide()
+    nodes, running = after(scene, decision)
+    before, now = held(scene.running), held(running)
+    for (team, kind), slots in now.items():
+        if slots <= max(
+            before[team, kind], scene.teams.get(team, NO_SHARE).quotas.get(kind, Quota()).nominal
+        ):
+            continue
+        free = sum(len(node.free_slots) for node in nodes if node.accelerator == kind)
+        idle = sum(
+            max(0, share.quotas.get(kind, Quota()).unlent - now[owner, kind])
+            for owner, share in scene.teams.items()
+            if owner != team
+        )
+        assert free >= idle
+
+
+def held(running: list[Running]) -> Counter[tuple[str, str]]:
+    found: Counter[tuple[str, str]] = Counter()
+    for job in running:
+        found[job.team, job.accelerator] += job.slots
+    return found
+
+
+@settings(deadline=None)
+@given(scenes())
+def test_no_slot_is_idle_that_a_waiting_and_permitted_job_fits(scene: Scene) -> None:
+    """But for slots that are kept: by what takes its quota back, and by one job an accelerator type."""
+    decision = scene.decide()
+    nodes, running = after(scene, decision)
+    taking_back = {
+        one.job_id for one in decision.reservations if "coming free" in decision.reasons[one.job_id]
+    }
+    heads = [one for one in decision.reservations if one.job_id not in taking_back]
+    kinds = {node.id: node.accelerator for node in nodes}
+    assert len({kinds[one.node_id] for one in heads}) == len(heads), "one a type"
+    kept = Counter({node.id: 0 for node in nodes})
+    for one in decision.reservations:
+        kept[one.node_id] += one.slots
+    books = Books(nodes, running, scene.teams)
+    owed_teams = {job.team for job in scene.queue if job.id in taking_back}
+    for job in scene.queue:
+        if job.id not in decision.reasons or job.nodes > 1 or job.team in owed_teams:
+            continue
+        allowed = scene.teams.get(job.team, NO_SHARE).accelerators
+        for node in nodes:
+            if not could_ever_run(job, node) or (allowed is not None and node.accelerator not in allowed):
+                continue
+            if len(node.free_slots) - kept[node.id] < job.devices_per_node:
+                continue
+            claim = books.claim(job.team, node.accelerator, job.devices_per_node)
+            set_aside = bool(kept and any(kinds[id] == node.accelerator for id, n in kept.items() if n))
+            assert not claim.is_granted or set_aside, (job, node)
+
+
+@settings(deadline=None)
+@given(scenes())
+def test_the_same_input_gives_the_same_output_in_whatever_order_it_comes(scene: Scene) -> None:
+    mixed = replace_lists(scene, random.Random(7))
+    first, again = scene.decide(), mixed.decide()
+    assert first == again
+
+
+def replace_lists(scene: Scene, chance: random.Random) -> Scene:
+    def shuffled(items: list[Any]) -> list[Any]:
+        return chance.sample(items, len(items))
+
+    teams = dict(shuffled(list(scene.teams.items())))
+    return Scene(shuffled(scene.nodes), shuffled(scene.queue), shuffled(scene.running), teams, scene.past)
+
+
+@settings(deadline=None)
+@given(scenes())
+def test_only_what_was_borrowed_is_taken_and_only_for_what_is_owed(scene: Scene) -> None:
+    decision = scene.decide()
+    may_go = {job.id for job in borrowed(scene.running, Books(scene.nodes, scene.running, scene.teams))}
+    jobs, running = {job.id: job for job in scene.queue}, {job.id: job for job in scene.running}
+    _, now = after(scene, decision)
+    owed: Counter[tuple[str, str]] = Counter()
+    asked = [one.job_id for one in decision.preemptions]
+    assert len(asked) == len(set(asked))
+    for one in decision.preemptions:
+        victim = running[one.job_id]
+        assert victim.id in may_go
+        assert victim.team != one.for_team == jobs[one.for_job].team
+    for job_id in {one.for_job for one in decision.preemptions}:
+        kind = next(one.accelerator for one in decision.preemptions if one.for_job == job_id)
+        owed[jobs[job_id].team, kind] += jobs[job_id].devices_per_node
+    for (team, kind), slots in owed.items():
+        assert held(now)[team, kind] + slots <= scene.teams[team].quotas[kind].nominal

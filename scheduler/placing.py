@@ -13,8 +13,6 @@ from shared.domain import fairshare
 from shared.domain.job import YIELD_S
 from shared.settings import Settings
 
-_BEATS_UNTIL_SILENT = 3
-
 
 def place_jobs(session: Session, settings: Settings) -> list[Offer]:
     """Place what can be placed now, and ask borrowed slots back; the caller commits, then publishes.
@@ -36,10 +34,9 @@ def place_jobs(session: Session, settings: Settings) -> list[Offer]:
 
 
 def _decide(session: Session, settings: Settings, queue: placement.Queue) -> fairshare.Decision:
-    heard_within_s = settings.scaled(settings.node_heartbeat_s) * _BEATS_UNTIL_SILENT
     is_shared = len({job.team for job in queue.waiting}) > 1
     return fairshare.decide(
-        placement.load_nodes(session, heard_within_s=heard_within_s),
+        placement.load_nodes(session, heard_within_s=settings.heard_within_s),
         queue.waiting,
         running=load_running(session),
         teams=load_shares(session),

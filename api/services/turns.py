@@ -49,7 +49,12 @@ class Turns:
 
     def now(self, session: Session) -> Forecast:
         """Every job's turn as of this moment."""
-        return forecast(session, heard_within_s=self._settings.heard_within_s)
+        settings = self._settings
+        return forecast(
+            session,
+            heard_within_s=settings.heard_within_s,
+            usage_half_life_s=settings.usage_half_life_s,
+        )
 
 
 def with_turn(view: View, made: Forecast, turn: Turn) -> View:

@@ -11,8 +11,11 @@ from sqlalchemy import ColumnElement, Float, Select, and_, cast, func, select
 from sqlalchemy.orm import Session
 
 from shared.db.clock import now
+from shared.db.held_slots import load_running
 from shared.db.models import Allocation, Attempt, Job, NodeRow, Slot
+from shared.db.past_usage import past_usage
 from shared.db.placement import load_nodes, load_queue
+from shared.db.quotas import load_shares
 from shared.domain.cluster import Node
 from shared.domain.job import STOP_GRACE_S, JobState, NodeState, SlotState, StopReason
 from shared.domain.queue_order import in_order
@@ -56,15 +59,20 @@ class Slots:
     away: int
 
 
-def forecast(session: Session, *, heard_within_s: float) -> Forecast:
+def forecast(session: Session, *, heard_within_s: float, usage_half_life_s: float) -> Forecast:
     """Where every waiting job of every team stands. For whom it may be told is for the caller to see to."""
     made_at = now(session).timestamp()
     holds = _holds_once_started(session, made_at)
-    ordered = in_order(load_queue(session).waiting)
+    occupied = _nodes(session, made_at, heard_within_s=heard_within_s)
+    ordered = in_order(
+        load_queue(session).waiting,
+        [node for node, _ in occupied],
+        running=load_running(session),
+        teams=load_shares(session),
+        past=past_usage(session, half_life_s=usage_half_life_s),
+    )
     queue = [Ahead(job, holds.get(job.id, UNKNOWN)) for job in ordered]
-    nodes = [
-        _node_slots(node, held) for node, held in _nodes(session, made_at, heard_within_s=heard_within_s)
-    ]
+    nodes = [_node_slots(node, held) for node, held in occupied]
     starts = estimate_starts(nodes, queue)
     turns = [Turn(job.id, place, starts[job.id]) for place, job in enumerate(ordered, start=1)]
     return Forecast(made_at, turns)

@@ -20,11 +20,9 @@ leave: see `shared/domain/reclaiming.py`, also for why that ends.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from heapq import heapify, heappop, heappush
 
 from shared.domain import waiting_words as words
 from shared.domain.cluster import Node, Placement, Preemption, Reservation, Running, Waiting
@@ -32,8 +30,7 @@ from shared.domain.quota import Books, Claim, TeamShare
 from shared.domain.reclaiming import Reclaiming
 from shared.domain.room import NodeClass, Room, Shape
 from shared.domain.standing import Standings
-
-_Turn = tuple[float, float, str, str]
+from shared.domain.turns import Next, Turn, lines_of, take_turns, turn_of
 
 
 @dataclass(frozen=True)
@@ -55,49 +52,9 @@ def decide(
 ) -> Decision:
     """Place what can be placed now. `past`: the slots of a type that a team has held on average, decayed."""
     made = _Pass(nodes, running, teams or {}, past or {})
-    left = _take_turns(made, _lines(queue), made.serve_owed, made.is_not_owed)
-    _take_turns(made, left, made.serve, made.is_known_to_wait)
+    left = take_turns(made.turn, lines_of(queue), made.serve_owed, made.is_not_owed)
+    take_turns(made.turn, left, made.serve, made.is_known_to_wait)
     return made.decision()
-
-
-def _take_turns(
-    made: _Pass, lines: _Lines, serve: Callable[[_Next], bool], is_settled: Callable[[_Next], bool]
-) -> _Lines:
-    """Serve the teams' next jobs in turn. Returns those that were not served, in their order."""
-    left: _Lines = {}
-    turns = [made.turn(line[0]) for line in lines.values()]
-    heapify(turns)
-    while turns:
-        team = heappop(turns)[-1]
-        line = lines[team]
-        asked = line.popleft()
-        passed = [] if serve(asked) else [asked]
-        while line and is_settled(line[0]):
-            passed.append(line.popleft())
-        if passed:
-            left.setdefault(team, deque()).extend(passed)
-        if line:
-            heappush(turns, made.turn(line[0]))
-    return left
-
-
-@dataclass(frozen=True)
-class _Next:
-    """A queued job and all that decides where it may run."""
-
-    job: Waiting
-    group: tuple[str, Shape]
-
-
-_Lines = dict[str, deque[_Next]]
-
-
-def _lines(queue: Sequence[Waiting]) -> _Lines:
-    """Each team's jobs in their order."""
-    lines: _Lines = defaultdict(deque)
-    for job in sorted(queue, key=lambda waiting: waiting.order):
-        lines[job.team].append(_Next(job, (job.team, Shape.of(job))))
-    return lines
 
 
 @dataclass(frozen=True)
@@ -141,12 +98,11 @@ class _Pass:
             tuple(self._placements), self._reasons, tuple(self._preemptions), tuple(self._reservations)
         )
 
-    def turn(self, head: _Next) -> _Turn:
-        """When a team's next job has its turn: the least first."""
-        _, queued_at, id = head.job.order
-        return self._standings.of(head.job.team), queued_at, id, head.job.team
+    def turn(self, head: Next) -> Turn:
+        """When a team's next job has its turn."""
+        return turn_of(head, self._standings)
 
-    def serve_owed(self, asked: _Next) -> bool:
+    def serve_owed(self, asked: Next) -> bool:
         """Place the job within its team's nominal quota, or have that handed back. False: neither can be."""
         owed = self._with(Claim.GUARANTEED, asked)
         if self._place(asked, owed) or self._take_back(asked, owed):
@@ -154,11 +110,11 @@ class _Pass:
         self._not_owed.add(asked.group)
         return False
 
-    def is_not_owed(self, asked: _Next) -> bool:
+    def is_not_owed(self, asked: Next) -> bool:
         """Whether another job of its team and shape was not served so."""
         return asked.group in self._not_owed
 
-    def serve(self, asked: _Next) -> bool:
+    def serve(self, asked: Next) -> bool:
         """Place the job wherever its team may, or know why it waits."""
         team, shape = asked.group
         permitted = self._with(Claim.GUARANTEED, asked) + self._with(Claim.BORROWED, asked)
@@ -173,7 +129,7 @@ class _Pass:
             self._why[asked.group] = self._refusal(asked)
         return True
 
-    def is_known_to_wait(self, asked: _Next) -> bool:
+    def is_known_to_wait(self, asked: Next) -> bool:
         """Whether another job of its team and shape has found nothing; then it waits for the same reason.
 
         From there on room and rights only become less.
@@ -183,7 +139,7 @@ class _Pass:
         self._waiting[asked.group].append(asked.job.id)
         return True
 
-    def _place(self, asked: _Next, types: Sequence[str]) -> bool:
+    def _place(self, asked: Next, types: Sequence[str]) -> bool:
         """Give it slots on the fullest node that has enough open."""
         team, shape = asked.group
         classes = self._where(asked).classes
@@ -197,7 +153,7 @@ class _Pass:
         self._placements.append(Placement(asked.job.id, node_id, slots))
         return True
 
-    def _take_back(self, asked: _Next, owed: Sequence[str]) -> bool:
+    def _take_back(self, asked: Next, owed: Sequence[str]) -> bool:
         """Have its team's own quota handed back, on one node."""
         team, shape = asked.group
         for type in owed:
@@ -213,7 +169,7 @@ class _Pass:
             return True
         return False
 
-    def _keep_room(self, asked: _Next, types: Sequence[str]) -> None:
+    def _keep_room(self, asked: Next, types: Sequence[str]) -> None:
         """Keep one node for the first job that finds no room on a type, where there will be room soonest."""
         _, shape = asked.group
         able = self._where(asked).classes
@@ -230,28 +186,28 @@ class _Pass:
             self._heads.add(type_of[node_id])
             self._reservations.append(Reservation(asked.job.id, node_id, shape.devices))
 
-    def _refusal(self, asked: _Next) -> Callable[[], str]:
+    def _refusal(self, asked: Next) -> Callable[[], str]:
         team, shape = asked.group
         never = self._where(asked).never
         if never is not None:
             return partial(str, never)
         return partial(words.not_permitted, shape, self._claims(asked), self._books, team)
 
-    def _with(self, claim: Claim, asked: _Next) -> list[str]:
+    def _with(self, claim: Claim, asked: Next) -> list[str]:
         """The accelerator types on which the job's team has this right to so many slots."""
         return [type for type, found in self._claims(asked).items() if found is claim]
 
-    def _claims(self, asked: _Next) -> dict[str, Claim]:
+    def _claims(self, asked: Next) -> dict[str, Claim]:
         team, shape = asked.group
         return {type: self._books.claim(team, type, shape.devices) for type in self._where(asked).classes}
 
-    def _where(self, asked: _Next) -> _Able:
+    def _where(self, asked: Next) -> _Able:
         found = self._able.get(asked.group)
         if found is None:
             found = self._able[asked.group] = self._look(asked)
         return found
 
-    def _look(self, asked: _Next) -> _Able:
+    def _look(self, asked: Next) -> _Able:
         team, shape = asked.group
         if shape.nodes > 1:
             return _Able({}, words.several_nodes(shape))

@@ -2,11 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from shared.domain.cluster import Waiting
+from shared.domain.cluster import Node, Running, Waiting
+from shared.domain.quota import Books, Claim, TeamShare
+from shared.domain.room import Room, Shape
+from shared.domain.standing import Standings
+from shared.domain.turns import Next, Turn, lines_of, take_turns, turn_of
 
 
-def in_order(queue: Sequence[Waiting]) -> list[Waiting]:
-    """The waiting jobs, the one whose turn is next first."""
-    return sorted(queue, key=lambda waiting: waiting.order)
+def in_order(
+    queue: Sequence[Waiting],
+    nodes: Sequence[Node],
+    *,
+    running: Sequence[Running] = (),
+    teams: Mapping[str, TeamShare] | None = None,
+    past: Mapping[tuple[str, str], float] | None = None,
+) -> list[Waiting]:
+    """The waiting jobs, the one whose turn is next first.
+
+    As `fairshare.decide` would come to them if each, once it had its turn, found room.
+    """
+    served = _Served(nodes, running, teams or {}, past or {})
+    left = take_turns(served.turn, lines_of(queue), served.serve_owed, served.is_not_owed)
+    take_turns(served.turn, left, served.serve, lambda _: False)
+    return served.jobs
+
+
+class _Served:
+    """The jobs that had their turn, and what their teams would hold by then."""
+
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        running: Sequence[Running],
+        teams: Mapping[str, TeamShare],
+        past: Mapping[tuple[str, str], float],
+    ) -> None:
+        self.jobs: list[Waiting] = []
+        self._books = Books(nodes, running, teams)
+        self._standings = Standings(nodes, self._books, past)
+        self._room = Room(nodes, running)
+        self._types: dict[tuple[str, Shape], list[str]] = {}
+        self._not_owed: set[tuple[str, Shape]] = set()
+
+    def turn(self, head: Next) -> Turn:
+        return turn_of(head, self._standings)
+
+    def serve_owed(self, asked: Next) -> bool:
+        """Within its team's nominal quota. False: it would not be."""
+        team, shape = asked.group
+        for type in self._may_run_on(asked):
+            if self._books.claim(team, type, shape.devices) is Claim.GUARANTEED:
+                self._take(asked, type)
+                return True
+        self._not_owed.add(asked.group)
+        return False
+
+    def is_not_owed(self, asked: Next) -> bool:
+        return asked.group in self._not_owed
+
+    def serve(self, asked: Next) -> bool:
+        """Beyond it; a job that could run nowhere takes nothing from its team."""
+        types = self._may_run_on(asked)
+        self._take(asked, types[0] if types else None)
+        return True
+
+    def _take(self, asked: Next, accelerator: str | None) -> None:
+        self.jobs.append(asked.job)
+        if accelerator is not None:
+            self._books.take(asked.job.team, accelerator, asked.job.devices_per_node)
+            self._standings.forget(asked.job.team)
+
+    def _may_run_on(self, asked: Next) -> list[str]:
+        found = self._types.get(asked.group)
+        if found is None:
+            allowed = self._books.share(asked.job.team).accelerators
+            able = {alike.accelerator for alike in self._room.able(asked.job)}
+            found = self._types[asked.group] = sorted(able if allowed is None else able & allowed)
+        return found

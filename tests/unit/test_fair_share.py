@@ -8,6 +8,7 @@ import pytest
 
 from shared.domain.cluster import Node, Running, Waiting
 from shared.domain.fairshare import Decision, decide
+from shared.domain.queue_order import in_order
 from shared.domain.quota import Quota, TeamShare
 from shared.domain.standing import held_on_average
 
@@ -142,3 +143,12 @@ def test_a_team_runs_only_on_what_it_may_use() -> None:
 @pytest.mark.parametrize(("since", "until", "counts"), [(1e9, 0.0, 4.0), (10.0, 0.0, 2.0), (20.0, 10.0, 1.0)])
 def test_a_half_life_ago_counts_half(since: float, until: float, counts: float) -> None:
     assert held_on_average(4, since, until, half_life_s=10.0) == pytest.approx(counts)
+
+
+def test_the_queue_is_told_in_the_order_of_turns() -> None:
+    queue = [*(job(f"a{i}", "a", at=i) for i in range(3)), *(job(f"b{i}", "b", at=9 + i) for i in range(3))]
+    nodes = [node("n", 0)]
+    told = [waiting.id for waiting in in_order(queue, nodes, running=[runs("r", "a", "n")])]
+    assert told == ["b0", "a0", "b1", "a1", "b2", "a2"]
+    owning_two = {"a": owning(2)}
+    assert [waiting.id for waiting in in_order(queue, nodes, teams=owning_two)][:3] == ["a0", "a1", "a2"]

@@ -84,10 +84,10 @@ def test_nobody_starts_likely_before_who_is_ahead_in_the_same_pool() -> None:
     )
 
 
-def test_the_order_is_priority_then_age_then_the_id() -> None:
+def test_the_order_within_a_team_is_priority_then_age_then_the_id() -> None:
     queue = [replace(job("b"), order=(0, 1.0, "b")), replace(job("a"), order=(0, 1.0, "a"))]
     queue += [replace(job("c"), order=(0, 0.5, "c")), replace(job("d"), order=(-5, 9.0, "d"))]
-    assert [one.id for one in in_order(queue)] == ["d", "c", "a", "b"]
+    assert [one.id for one in in_order(queue, [])] == ["d", "c", "a", "b"]
 
 
 def test_a_running_job_is_told_by_its_pace_within_its_bound() -> None:

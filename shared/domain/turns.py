@@ -1,0 +1,67 @@
+"""Teams take turns with their next jobs: the lowest standing first, which changes as a team is served."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+
+from shared.domain.cluster import Waiting
+from shared.domain.room import Shape
+from shared.domain.standing import Standings
+
+Turn = tuple[float, float, str, str]
+"""The least has the next turn; its end is the team."""
+
+
+@dataclass(frozen=True)
+class Next:
+    """A queued job, and its group: those of the same team and shape fare alike."""
+
+    job: Waiting
+    group: tuple[str, Shape]
+
+
+Lines = dict[str, deque[Next]]
+
+
+def lines_of(queue: Sequence[Waiting]) -> Lines:
+    """Each team's jobs in their order."""
+    lines: Lines = defaultdict(deque)
+    for job in sorted(queue, key=lambda waiting: waiting.order):
+        lines[job.team].append(Next(job, (job.team, Shape.of(job))))
+    return lines
+
+
+def turn_of(head: Next, standings: Standings) -> Turn:
+    """By the team's standing; among equals, whose next job has waited longest."""
+    _, queued_at, id = head.job.order
+    return standings.of(head.job.team), queued_at, id, head.job.team
+
+
+def take_turns(
+    turn: Callable[[Next], Turn],
+    lines: Lines,
+    serve: Callable[[Next], bool],
+    is_settled: Callable[[Next], bool],
+) -> Lines:
+    """Serve the teams' next jobs in turn. Returns those that were not served, in their order.
+
+    `is_settled`: whether a job needs no turn of its own, as one of its group had it in vain.
+    """
+    left: Lines = {}
+    turns = [turn(line[0]) for line in lines.values()]
+    heapify(turns)
+    while turns:
+        team = heappop(turns)[-1]
+        line = lines[team]
+        asked = line.popleft()
+        passed = [] if serve(asked) else [asked]
+        while line and is_settled(line[0]):
+            passed.append(line.popleft())
+        if passed:
+            left.setdefault(team, deque()).extend(passed)
+        if line:
+            heappush(turns, turn(line[0]))
+    return left

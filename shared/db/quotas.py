@@ -18,8 +18,9 @@ _WAITS = (JobState.VALIDATING_FILES, JobState.QUEUED)
 
 
 def load_shares(session: Session) -> dict[str, TeamShare]:
-    """What each team is owed; only those of whom anything is written."""
-    return {team_id: terms.share for team_id, terms in _load(session, select(Team.id)).items()}
+    """What each team is owed, where anything is written of it. One that was deleted is owed nothing."""
+    teams = select(Team.id).where(Team.deleted_at.is_(None))
+    return {team_id: terms.share for team_id, terms in _load(session, teams).items()}
 
 
 def terms_of(session: Session, team_id: str) -> TeamTerms:

@@ -108,6 +108,8 @@ ROUTES: dict[str, Route] = {
     "get /v1/teams": Route(EVERYBODY, named={"after": "team"}),
     "get /v1/teams/{team}": _SEEN,
     "delete /v1/teams/{team}": _OPERATED,
+    "get /v1/teams/{team}/quota": _SEEN,
+    "put /v1/teams/{team}/quota": Route(ADMINS, {}, plain=frozenset({"weight", "quotas", "limits"})),
     "post /v1/keys": Route(
         KEEPERS,
         {"role": "viewer", "name": "x"},

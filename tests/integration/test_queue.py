@@ -146,14 +146,14 @@ def test_a_team_sees_its_own_jobs_with_their_places_among_all(api: ApiHouse, wor
     other = their_job(api, theirs, priority=3)
     last = api.job(training_file=file)["id"]
     seen = queue(api, theirs)
-    assert [(job["id"], job["queue_position"]) for job in seen["data"]] == [(other, 1)]
+    assert [(job["id"], job["queue_position"]) for job in seen["data"]] == [(other, 2)], "teams take turns"
     assert (seen["n_waiting"], seen["has_more"]) == (3, False)
     assert mine not in str(seen)
     assert last not in str(seen)
     member = queue(api, api.viewer())
-    assert [(job["id"], job["queue_position"]) for job in member["data"]] == [(mine, 2), (last, 3)]
+    assert [(job["id"], job["queue_position"]) for job in member["data"]] == [(mine, 1), (last, 3)]
     every = queue(api, limit=2)
-    assert [job["id"] for job in every["data"]] == [other, mine], "an admin sees every team's"
+    assert [job["id"] for job in every["data"]] == [mine, other], "an admin sees every team's"
     assert every["has_more"] is True
     assert queue(api, theirs)["data"][0]["organization_id"] != one(api, mine)["organization_id"]
 

@@ -71,11 +71,11 @@ def forecast(session: Session, *, heard_within_s: float, usage_half_life_s: floa
         teams=load_shares(session),
         past=past_usage(session, half_life_s=usage_half_life_s),
     )
-    queue = [Ahead(job, holds.get(job.id, UNKNOWN)) for job in ordered]
+    queue = [Ahead(turn.job, holds.get(turn.job.id, UNKNOWN), turn.is_barred) for turn in ordered]
     nodes = [_node_slots(node, held) for node, held in occupied]
     starts = estimate_starts(nodes, queue)
-    turns = [Turn(job.id, place, starts[job.id]) for place, job in enumerate(ordered, start=1)]
-    return Forecast(made_at, turns)
+    places = ((turn.job.id, place) for place, turn in enumerate(ordered, start=1))
+    return Forecast(made_at, [Turn(job_id, place, starts[job_id]) for job_id, place in places])
 
 
 def slots_in_sum(session: Session, *, heard_within_s: float) -> list[Slots]:

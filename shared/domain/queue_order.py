@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from shared.domain.cluster import Node, Running, Waiting
 from shared.domain.quota import Books, Claim, TeamShare
 from shared.domain.room import Room, Shape
 from shared.domain.standing import Standings
 from shared.domain.turns import Next, Turn, lines_of, take_turns, turn_of
+
+# No slot that comes free changes these, only what the team itself hands back, or its quota.
+_BARS = (Claim.OVER_LIMIT, Claim.NOT_LENT)
+
+
+@dataclass(frozen=True)
+class InTurn:
+    """A waiting job in its turn."""
+
+    job: Waiting
+    is_barred: bool = False
+    """Whether its team may not hold so much, beside what it has and what its jobs ahead get."""
 
 
 def in_order(
@@ -18,7 +31,7 @@ def in_order(
     running: Sequence[Running] = (),
     teams: Mapping[str, TeamShare] | None = None,
     past: Mapping[tuple[str, str], float] | None = None,
-) -> list[Waiting]:
+) -> list[InTurn]:
     """The waiting jobs, the one whose turn is next first.
 
     As `fairshare.decide` would come to them if each, once it had its turn, found room.
@@ -39,7 +52,7 @@ class _Served:
         teams: Mapping[str, TeamShare],
         past: Mapping[tuple[str, str], float],
     ) -> None:
-        self.jobs: list[Waiting] = []
+        self.jobs: list[InTurn] = []
         self._books = Books(nodes, running, teams)
         self._standings = Standings(nodes, self._books, past)
         self._room = Room(nodes, running)
@@ -63,13 +76,15 @@ class _Served:
         return asked.group in self._not_owed
 
     def serve(self, asked: Next) -> bool:
-        """Beyond it; a job that could run nowhere takes nothing from its team."""
+        """Beyond it; a job that could run nowhere, or is barred, takes nothing from its team."""
+        team, shape = asked.group
         types = self._may_run_on(asked)
-        self._take(asked, types[0] if types else None)
+        open = [type for type in types if self._books.claim(team, type, shape.devices) not in _BARS]
+        self._take(asked, open[0] if open else None, is_barred=bool(types) and not open)
         return True
 
-    def _take(self, asked: Next, accelerator: str | None) -> None:
-        self.jobs.append(asked.job)
+    def _take(self, asked: Next, accelerator: str | None, *, is_barred: bool = False) -> None:
+        self.jobs.append(InTurn(asked.job, is_barred))
         if accelerator is not None:
             self._books.take(asked.job.team, accelerator, asked.job.devices_per_node)
             self._standings.forget(asked.job.team)

@@ -41,16 +41,18 @@ class NodeSlots:
 
 @dataclass(frozen=True)
 class Ahead:
-    """A waiting job, and how long it will hold its slots."""
+    """A waiting job, and how long it will hold its slots. `is_barred`: its team may not hold more for now."""
 
     job: Waiting
     holds: Span
+    is_barred: bool = False
 
 
 def estimate_starts(nodes: Sequence[NodeSlots], queue: Sequence[Ahead]) -> dict[str, Span | None]:
     """Job id -> when it starts, in seconds from now. `queue` is in the order of turns.
 
-    None: no node could run it, or it asks for several nodes; it keeps nobody waiting.
+    None: no node could run it, or it asks for several nodes; it keeps nobody waiting. Of a job that is
+    barred nobody can say when it starts, as that is not a matter of slots; it keeps nobody waiting either.
     """
     earliest = _Pools(nodes, lambda span: span.earliest)
     likely = _Pools(nodes, lambda span: _known(span.likely))
@@ -63,6 +65,9 @@ def estimate_starts(nodes: Sequence[NodeSlots], queue: Sequence[Ahead]) -> dict[
             found[job.id] = None
             continue
         soon = min(earliest.pools[kind].one_node(job.devices_per_node) for kind in kinds)
+        if ahead.is_barred:
+            found[job.id] = Span(soon, None, None)
+            continue
         middle = likely.take(kinds, job.devices_per_node, _known(ahead.holds.likely))
         late = latest.take(kinds, job.devices_per_node, _known(ahead.holds.latest))
         # A bound may be known where a pace is not, and then come before it.

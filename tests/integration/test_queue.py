@@ -15,7 +15,7 @@ from api.services.turns import Turns
 from api.views import job_summary
 from scheduler.placing import place_jobs
 from shared.db.engine import transaction
-from shared.db.models import Job, NodeRow, Slot
+from shared.db.models import Job, NodeRow, Slot, TeamQuota
 from shared.db.steps import run_step
 from shared.domain.job import JobState, NodeState, Outcome, SlotState, StopReason
 from shared.settings import Settings
@@ -212,3 +212,17 @@ def test_where_many_wait_those_who_ask_share_one_forecast_for_a_moment(
     assert place(waiting[0]) == 3
     clock[0] += 3.0
     assert place(waiting[0]) == 2
+
+
+def test_what_a_quota_bars_has_a_place_and_no_likely_start(api: ApiHouse, world: World) -> None:
+    world.node(slots=3)
+    file = api.data_set("a", "b")
+    first = api.job(training_file=file)
+    quota = {"nominal_quota": 1, "borrowing_limit": 0}
+    with transaction(api.engine) as session:
+        session.add(TeamQuota(team_id=first["organization_id"], accelerator="cpu", **quota))
+    second = api.job(training_file=file)["id"]
+    starts = [job["estimated_start"] for job in queue(api)["data"]]
+    assert starts[0]["latest"] <= time.time()
+    assert (starts[1]["likely"], starts[1]["latest"]) == (None, None), "the slots are free, and not for it"
+    assert one(api, second)["queue_position"] == 2

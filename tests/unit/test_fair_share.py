@@ -148,7 +148,7 @@ def test_a_half_life_ago_counts_half(since: float, until: float, counts: float) 
 def test_the_queue_is_told_in_the_order_of_turns() -> None:
     queue = [*(job(f"a{i}", "a", at=i) for i in range(3)), *(job(f"b{i}", "b", at=9 + i) for i in range(3))]
     nodes = [node("n", 0)]
-    told = [waiting.id for waiting in in_order(queue, nodes, running=[runs("r", "a", "n")])]
+    told = [turn.job.id for turn in in_order(queue, nodes, running=[runs("r", "a", "n")])]
     assert told == ["b0", "a0", "b1", "a1", "b2", "a2"]
     owning_two = {"a": owning(2)}
-    assert [waiting.id for waiting in in_order(queue, nodes, teams=owning_two)][:3] == ["a0", "a1", "a2"]
+    assert [turn.job.id for turn in in_order(queue, nodes, teams=owning_two)][:3] == ["a0", "a1", "a2"]

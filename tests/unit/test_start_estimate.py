@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.domain.cluster import Node, Waiting, could_ever_run
-from shared.domain.queue_order import in_order
 from shared.domain.start_estimate import Ahead, NodeSlots, estimate_starts
 from shared.domain.time_left import NOW, UNKNOWN, Span, Told, leaving, once_started, running
 
@@ -84,10 +83,9 @@ def test_nobody_starts_likely_before_who_is_ahead_in_the_same_pool() -> None:
     )
 
 
-def test_the_order_within_a_team_is_priority_then_age_then_the_id() -> None:
-    queue = [replace(job("b"), order=(0, 1.0, "b")), replace(job("a"), order=(0, 1.0, "a"))]
-    queue += [replace(job("c"), order=(0, 0.5, "c")), replace(job("d"), order=(-5, 9.0, "d"))]
-    assert [one.id for one in in_order(queue, [])] == ["d", "c", "a", "b"]
+def test_when_a_team_may_hold_more_is_no_matter_of_slots() -> None:
+    queue = [Ahead(job("barred"), HOUR, is_barred=True), Ahead(job("1"), HOUR)]
+    assert estimate_starts([node("a", HOUR)], queue) == {"barred": Span(2700.0, None, None), "1": HOUR}
 
 
 def test_a_running_job_is_told_by_its_pace_within_its_bound() -> None:

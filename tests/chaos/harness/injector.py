@@ -15,6 +15,7 @@ from kombu.exceptions import OperationalError as QueueAway
 from sqlalchemy.exc import DBAPIError
 
 GONE_WITHIN_S = 10.0
+_ENDED_OR_STOPPED = (psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED)
 # What an injection itself may meet on a stack that other faults have hit.
 _SPOILED_BY_ANOTHER = (redis.RedisError, QueueAway, DBAPIError)
 
@@ -94,15 +95,17 @@ class Injector:
         """What a killed process had below it must be gone in time."""
         for done in list(self._dying):
             assert done.injection is not None
-            done.left = [one.pid for one in done.injection.ended if _runs(one)]
+            done.left = [one.pid for one in done.injection.ended if can_leave(one)]
             if not done.left or now - done.at > GONE_WITHIN_S:
                 self._dying.remove(done)
 
 
-def _runs(process: psutil.Process) -> bool:
-    """Whether it is there still; one that another fault has stopped cannot leave, and computes nothing."""
+def can_leave(process: psutil.Process) -> bool:
+    """Whether it is there still and can leave: what is stopped cannot, nor the launcher of a held run."""
     try:
-        ended_or_stopped = (psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED)
-        return process.is_running() and process.status() not in ended_or_stopped
+        if not process.is_running() or process.status() in _ENDED_OR_STOPPED:
+            return False
+        below = [child.status() for child in process.children(recursive=True)]
+        return psutil.STATUS_STOPPED not in below or any(one not in _ENDED_OR_STOPPED for one in below)
     except psutil.NoSuchProcess:
         return False

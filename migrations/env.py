@@ -1,4 +1,4 @@
-"""Alembic's environment: the database of THAW_DATABASE_URL, the tables of shared/db/models.py."""
+"""Alembic's environment: the database of THAW_DATABASE_URL, the tables of shared/db/models."""
 
 from __future__ import annotations
 

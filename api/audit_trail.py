@@ -63,9 +63,11 @@ class AuditTrail:
 
     async def _record(self, scope: Scope, status: int, body: bytes) -> None:
         route = getattr(scope.get("route"), "path", None)
-        if route is None or route in _STORES_NOTHING:
+        caller: Caller | None = scope.get(CALLER)
+        # Without a key that is known there is nobody to name, and rows would be anybody's to make.
+        if route is None or route in _STORES_NOTHING or caller is None:
             return
-        entry = _entry(scope, route, status, body)
+        entry = _entry(scope, caller, route, status, body)
         try:
             await run_in_threadpool(self._write, entry)
         except Exception:  # whatever it is: the request has been carried out, and its answer must go out
@@ -76,8 +78,7 @@ class AuditTrail:
             write_down(session, entry)
 
 
-def _entry(scope: Scope, route: str, status: int, body: bytes) -> Audited:
-    caller: Caller | None = scope.get(CALLER)
+def _entry(scope: Scope, caller: Caller, route: str, status: int, body: bytes) -> Audited:
     client = scope.get("client")
     return Audited(
         caller=caller,

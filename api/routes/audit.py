@@ -23,16 +23,16 @@ _Unix = Annotated[int | None, Query(ge=0, le=253_402_300_799)]
 
 
 class AuditView(BaseModel):
-    """A write request. Without a key, or with an unknown one, nobody is named."""
+    """A write request that came with a known key, good or not."""
 
     id: str
     object: Literal["audit_entry"] = "audit_entry"
     at: int
-    key: str | None = Field(description="the key's id")
-    key_name: str | None
-    role: str | None
-    team: str | None = Field(description="the id of the key's team")
-    team_name: str | None
+    key: str = Field(description="the key's id")
+    key_name: str
+    role: str
+    team: str = Field(description="the id of the key's team")
+    team_name: str
     method: str
     route: str
     target: str | None = Field(description="what the path names, else what was made")

@@ -17,9 +17,9 @@ from shared.db.storable import storable
 
 @dataclass(frozen=True)
 class Audited:
-    """A write request that was answered. `caller`: whose key came, good or not; None: none that is known."""
+    """A write request that was answered. `caller`: whose key came, good or not."""
 
-    caller: Caller | None
+    caller: Caller
     method: str
     route: str
     target: str | None
@@ -48,11 +48,11 @@ def write_down(session: Session, entry: Audited) -> None:
     who = entry.caller
     session.add(
         AuditEntry(
-            key_id=who.key_id if who else None,
-            key_name=session.scalar(select(ApiKey.name).where(ApiKey.id == who.key_id)) if who else None,
-            role=who.role if who else None,
-            team_id=who.team_id if who else None,
-            team_name=session.scalar(select(Team.name).where(Team.id == who.team_id)) if who else None,
+            key_id=who.key_id,
+            key_name=session.scalars(select(ApiKey.name).where(ApiKey.id == who.key_id)).one(),
+            role=who.role,
+            team_id=who.team_id,
+            team_name=session.scalars(select(Team.name).where(Team.id == who.team_id)).one(),
             method=entry.method,
             route=entry.route,
             target=storable(entry.target),

@@ -96,13 +96,11 @@ class AuditEntry(Base):
 
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     at: Mapped[datetime] = mapped_column(server_default=NOW)
-    key_id: Mapped[str | None] = mapped_column(
-        doc="whose key came, good or not; null: none, or an unknown one"
-    )
-    key_name: Mapped[str | None]
-    role: Mapped[str | None]
-    team_id: Mapped[str | None]
-    team_name: Mapped[str | None]
+    key_id: Mapped[str] = mapped_column(doc="of a key that is known, good or not")
+    key_name: Mapped[str]
+    role: Mapped[str]
+    team_id: Mapped[str]
+    team_name: Mapped[str]
     method: Mapped[str]
     route: Mapped[str]
     target: Mapped[str | None] = mapped_column(doc="what the path names, else what was made")

@@ -12,7 +12,8 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from shared.db.engine import transaction
-from shared.db.models import Allocation, Attempt, Base, Event, Job, Slot
+from shared.db.base import Base
+from shared.db.models import Allocation, Attempt, Event, Job, Slot
 from shared.domain.job import (
     FINAL_JOB_STATES,
     LIVE_ALLOCATION_STATES,

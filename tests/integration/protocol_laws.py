@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from shared.db.engine import transaction
 from shared.db.base import Base
+from shared.db.engine import transaction
 from shared.db.models import Allocation, Attempt, Event, Job, Slot
 from shared.domain.job import (
     FINAL_JOB_STATES,

@@ -31,10 +31,11 @@ from sqlalchemy import select, text, update
 
 from scheduler.placing import place_jobs
 from shared.db import drains, leases, nodes, reconcile, stops
+from shared.db.base import Base
 from shared.db.engine import make_engine, transaction
 from shared.db.history import lock_job
 from shared.db.leases import Claim
-from shared.db.models import Allocation, Attempt, Base, Job, NodeRow, Slot
+from shared.db.models import Allocation, Attempt, Job, NodeRow, Slot
 from shared.db.placement import Offer
 from shared.db.steps import run_step
 from shared.domain.errors import Conflict

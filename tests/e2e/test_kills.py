@@ -142,7 +142,7 @@ def same_tensors(one: Path, other: Path) -> bool:
     )
 
 
-def long_job(file: str, n_epochs: int = 30) -> dict[str, object]:
+def long_job(file: str, n_epochs: int = 20) -> dict[str, object]:
     """Long enough to be killed in the middle, on two ranks."""
     return {
         "model": "custom_network",

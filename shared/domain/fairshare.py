@@ -4,9 +4,9 @@
 
 **Whose turn it is.** First come the jobs that stay within their team's nominal quota, then those that
 borrow. Among equals the team with the lowest standing goes: what it holds beyond its nominal quota now, and
-what it has held beyond it on average (decayed by a half-life), as a share of the cluster's slots of the
-type where that is largest, divided by its weight. A team that was idle thus gets up to twice its share
-until its average has caught up, never all. Within a team the order is priority, then age.
+what it has held beyond it on average (decayed by a half-life), as a share of all slots of the types that its
+next job may run on, divided by its weight. A team that was idle thus gets up to twice its share until its
+average has caught up, never all. Within a team the order is priority, then age.
 
 **What waits for room.** The first job that finds none keeps the node where there will be enough of it
 soonest, one job for each accelerator type; what lies behind it in the queue goes on being placed everywhere
@@ -100,7 +100,7 @@ class _Pass:
 
     def turn(self, head: Next) -> Turn:
         """When a team's next job has its turn."""
-        return turn_of(head, self._standings)
+        return turn_of(head, self._standings, tuple(self._where(head).classes))
 
     def serve_owed(self, asked: Next) -> bool:
         """Place the job within its team's nominal quota, or have that handed back. False: neither can be."""

@@ -60,7 +60,7 @@ class _Served:
         self._not_owed: set[tuple[str, Shape]] = set()
 
     def turn(self, head: Next) -> Turn:
-        return turn_of(head, self._standings)
+        return turn_of(head, self._standings, tuple(self._may_run_on(head)))
 
     def serve_owed(self, asked: Next) -> bool:
         """Within its team's nominal quota. False: it would not be."""

@@ -8,42 +8,47 @@ from collections.abc import Iterable, Mapping
 from shared.domain.cluster import Node
 from shared.domain.quota import Books
 
+Types = tuple[str, ...]
+"""Accelerator types, in their order."""
+
 
 class Standings:
-    """The standing of each team; the lowest goes first.
+    """The standing of each team for a job; the lowest goes first.
 
-    Of each accelerator type: the slots that the team holds beyond its nominal quota, and those it has held
-    beyond it on average, over all slots of the type. The largest of these shares counts (dominant resource
-    fairness, Ghodsi et al. 2011), divided by the team's weight.
+    Over all accelerator types that the job may run on together: the slots that the team holds beyond its
+    nominal quotas, and those it has held beyond them on average, over all slots of these types, divided by
+    the team's weight. Types that serve the job alike count alike: were it the type of which the team has the
+    largest part, one slot of a type that has but two would weigh as much as half the cluster.
     """
 
     def __init__(self, nodes: Iterable[Node], books: Books, past: Mapping[tuple[str, str], float]) -> None:
         self._books = books
+        self._past = past
         self._size: Counter[str] = Counter()
         for node in nodes:
             self._size[node.accelerator] += node.n_slots
-        self._past: defaultdict[str, dict[str, float]] = defaultdict(dict)
-        for (team, accelerator), slots in past.items():
-            self._past[team][accelerator] = slots
-        self._known: dict[str, float] = {}
+        self._all = tuple(sorted(self._size))
+        self._known: defaultdict[str, dict[Types, float]] = defaultdict(dict)
 
-    def of(self, team: str) -> float:
-        found = self._known.get(team)
+    def of(self, team: str, types: Types) -> float:
+        """For a job that may run on these types; one that can run nowhere counts them all."""
+        types = types or self._all
+        found = self._known[team].get(types)
         if found is None:
-            shares = (
-                self._beyond(team, accelerator) / size for accelerator, size in self._size.items() if size
-            )
-            found = self._known[team] = max(shares, default=0.0) / self._books.share(team).weight
+            size = sum(self._size[accelerator] for accelerator in types)
+            share = self._beyond(team, types) / size if size else 0.0
+            found = self._known[team][types] = share / self._books.share(team).weight
         return found
 
     def forget(self, team: str) -> None:
         """The team holds more now."""
         self._known.pop(team, None)
 
-    def _beyond(self, team: str, accelerator: str) -> float:
-        nominal = self._books.quota(team, accelerator).nominal
-        now = max(0, self._books.used[team, accelerator] - nominal)
-        return now + max(0.0, self._past[team].get(accelerator, 0.0) - nominal)
+    def _beyond(self, team: str, types: Types) -> float:
+        nominal = sum(self._books.quota(team, accelerator).nominal for accelerator in types)
+        now = sum(self._books.used[team, accelerator] for accelerator in types)
+        past = sum(self._past.get((team, accelerator), 0.0) for accelerator in types)
+        return max(0, now - nominal) + max(0.0, past - nominal)
 
 
 def held_on_average(slots: int, since_s: float, until_s: float, half_life_s: float) -> float:

@@ -9,7 +9,7 @@ from heapq import heapify, heappop, heappush
 
 from shared.domain.cluster import Waiting
 from shared.domain.room import Shape
-from shared.domain.standing import Standings
+from shared.domain.standing import Standings, Types
 
 Turn = tuple[float, float, str, str]
 """The least has the next turn; its end is the team."""
@@ -34,10 +34,13 @@ def lines_of(queue: Sequence[Waiting]) -> Lines:
     return lines
 
 
-def turn_of(head: Next, standings: Standings) -> Turn:
-    """By the team's standing; among equals, whose next job has waited longest."""
+def turn_of(head: Next, standings: Standings, types: Types) -> Turn:
+    """By the team's standing for that job; among equals, whose next job has waited longest.
+
+    `types`: the accelerator types that the job may run on.
+    """
     _, queued_at, id = head.job.order
-    return standings.of(head.job.team), queued_at, id, head.job.team
+    return standings.of(head.job.team, types), queued_at, id, head.job.team
 
 
 def take_turns(

@@ -54,6 +54,20 @@ def test_who_has_had_more_goes_later_and_is_not_shut_out() -> None:
     assert sum(id.startswith("a") for id in placed(decision)) == 2
 
 
+def test_a_slot_of_a_rare_type_weighs_no_more_than_another_that_would_do() -> None:
+    nodes = [Node("rare", "A10", 2, (1,)), node("n", 8)]
+    queue = [replace(job(f"{team}{i}", team, at=i), accelerator="any") for team in "ab" for i in range(9)]
+    decision = decide(nodes, queue, running=[Running("r", "a", "rare", "A10", 1, started_at=0.0)])
+    assert sum(id.startswith("a") for id in placed(decision)) == 4
+
+
+def test_what_a_team_holds_of_one_type_puts_it_back_for_no_other() -> None:
+    nodes = [Node("h", "H100", 4, ()), Node("c", "cpu", 4, (3,))]
+    running = [Running("r", "a", "h", "H100", 4, started_at=0.0), Running("s", "b", "c", "cpu", 1, 0.0)]
+    queue = [replace(job(team, team), accelerator="cpu") for team in "ba"]
+    assert placed(decide(nodes, queue, running=running)) == ["a"]
+
+
 def test_priority_counts_within_a_team_only() -> None:
     queue = [job("a-low", "a"), job("a-high", "a", priority=9, at=1.0), job("b", "b", at=0.5)]
     assert placed(decide([node("n", 2)], queue)) == ["b", "a-high"]

@@ -160,6 +160,30 @@ def test_who_borrows_leaves_free_what_others_do_not_lend(scene: Scene) -> None:
         assert free >= idle
 
 
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(TYPES), st.integers(1, 8)), min_size=1, max_size=6),
+    st.tuples(*(st.sampled_from((0.5, 1.0, 3.0)) for _ in TEAMS)),
+)
+def test_teams_whose_jobs_run_anywhere_part_all_types_by_weight_to_a_slot(
+    sizes: list[tuple[str, int]], weights: tuple[float, ...]
+) -> None:
+    nodes = [Node(f"n{i}", kind, slots, tuple(range(slots))) for i, (kind, slots) in enumerate(sizes)]
+    n_slots = sum(slots for _, slots in sizes)
+    queue = [
+        Waiting(f"{team}{i}", (0, float(i), f"{team}{i}"), 1, "any", team=team)
+        for team in TEAMS
+        for i in range(n_slots)
+    ]
+    teams = {team: TeamShare(weight) for team, weight in zip(TEAMS, weights, strict=True)}
+    got = Counter(placed.job_id[0] for placed in decide(nodes, queue, teams=teams).placements)
+    assert got.total() == n_slots
+    for one in TEAMS:
+        for other in TEAMS:
+            if got[one]:
+                assert (got[one] - 1) / teams[one].weight <= got[other] / teams[other].weight
+
+
 def held(running: list[Running]) -> Counter[tuple[str, str]]:
     found: Counter[tuple[str, str]] = Counter()
     for job in running:

@@ -13,7 +13,7 @@ MIB = 1024 * 1024
 
 
 class Settings(BaseSettings):
-    """All settings. A `THAW_` variable that names none of them is an error, see `unknown_variables`."""
+    """All settings. A `THAW_` variable that names none of them is not read."""
 
     model_config = SettingsConfigDict(env_prefix="THAW_", extra="forbid")
 

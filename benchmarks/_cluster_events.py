@@ -76,8 +76,8 @@ class _Run:
 
     job: Job
     team: str
-    node: Node
-    slots: tuple[int, ...]
+    placement: Placement
+    accelerator: str
     since: float
     started_at: float
     ends_at: float
@@ -92,9 +92,8 @@ class _Run:
         return Running(
             self.job.id,
             self.team,
-            self.node.id,
-            self.node.accelerator,
-            len(self.slots),
+            tuple((part.node_id, len(part.slots)) for part in self.placement.parts),
+            self.accelerator,
             self.started_at,
             self.asked_at is not None,
             expected_remaining_s(now - self.since, None),
@@ -177,9 +176,10 @@ class Simulation:
     def _free(self, id: str, at: float) -> None:
         """A job leaves its slots: it has ended, or it handed them back and waits again after a while."""
         run = self._runs.pop(id)
-        node = self._nodes[run.node.id]
-        self._nodes[node.id] = replace(node, free_slots=tuple(sorted((*node.free_slots, *run.slots))))
-        self._past.change((run.team, node.accelerator), -len(run.slots), at)
+        for part in run.placement.parts:
+            node = self._nodes[part.node_id]
+            self._nodes[node.id] = replace(node, free_slots=tuple(sorted((*node.free_slots, *part.slots))))
+        self._past.change((run.team, run.accelerator), -run.placement.n_slots, at)
         self._note_hold(run, at)
         if at < run.ends_at:
             assert run.asked_at is not None
@@ -194,7 +194,7 @@ class Simulation:
         decision = decide(nodes, queue, running=running, teams=self._policy.shares, past=past)
         took_ms = (time.perf_counter() - began) * 1000
         self._carry_out(decision)
-        placed = sum(len(placement.slots) for placement in decision.placements)
+        placed = sum(placement.n_slots for placement in decision.placements)
         backlogged = frozenset(self._jobs[id].team for id in self._queue)
         self.record.passes.append(
             Pass(self._now, took_ms, placed, could_place, len(queue), backlogged),
@@ -212,19 +212,21 @@ class Simulation:
         heappush(self._ends, (run.frees_at, run.job.id))
 
     def _place(self, placement: Placement, number: int) -> None:
-        job, node = self._jobs[placement.job_id], self._nodes[placement.node_id]
-        taken = set(placement.slots)
-        assert taken <= set(node.free_slots), "a slot is given once"
-        left = tuple(slot for slot in node.free_slots if slot not in taken)
-        self._nodes[node.id] = replace(node, free_slots=left)
+        job = self._jobs[placement.job_id]
+        for part in placement.parts:
+            node, taken = self._nodes[part.node_id], set(part.slots)
+            assert taken <= set(node.free_slots), "a slot is given once"
+            left = tuple(slot for slot in node.free_slots if slot not in taken)
+            self._nodes[node.id] = replace(node, free_slots=left)
         del self._queue[job.id]
         team = self._policy.team(job)
         # One after the other, also within a pass: that order tells which of a team's jobs are borrowed.
         started_at = self._now + number * 1e-6
         ends_at = self._now + self._left_s[job.id]
-        run = _Run(job, team, node, placement.slots, self._now, started_at, ends_at)
+        accelerator = self._nodes[placement.parts[0].node_id].accelerator
+        run = _Run(job, team, placement, accelerator, self._now, started_at, ends_at)
         self._runs[job.id] = run
-        self._past.change((team, node.accelerator), len(taken), self._now)
+        self._past.change((team, accelerator), placement.n_slots, self._now)
         self.record.first_placed_at.setdefault(job.id, self._now)
         heappush(self._ends, (run.ends_at, job.id))
 
@@ -235,5 +237,5 @@ class Simulation:
     def _note_hold(self, run: _Run, until: float | None = None) -> None:
         until = self._now if until is None else until
         self.record.holds.append(
-            Hold(run.job.id, run.job.team, run.node.accelerator, len(run.slots), run.since, until)
+            Hold(run.job.id, run.job.team, run.accelerator, run.placement.n_slots, run.since, until)
         )

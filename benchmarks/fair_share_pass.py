@@ -93,7 +93,7 @@ def drawn(free_share: float, *, owners: int) -> Moment:
             team = chance.choice(names[owners:])
             since, left = chance.random() * 1e5, chance.random() * 1e4
             running.append(
-                Running(f"r{len(running)}", team, f"n{number:04}", kind, slots, since, remaining_s=left)
+                Running(f"r{len(running)}", team, ((f"n{number:04}", slots),), kind, since, remaining_s=left)
             )
         nodes.append(Node(f"n{number:04}", kind, SLOTS, free))
     teams = {name: share(chance, owns=i < owners or i % 2 == 0) for i, name in enumerate(names)}

@@ -25,12 +25,12 @@ def place_jobs(session: Session, settings: Settings) -> list[Offer]:
     if not queue.waiting:
         return []
     decision = _decide(session, settings, queue)
-    offers = [placement.place(session, placed) for placed in decision.placements]
+    offers = [offer for placed in decision.placements for offer in placement.place(session, placed)]
     for preemption in decision.preemptions:
         ask_back(session, preemption, actor=placement.ACTOR)
     new = {id: reason for id, reason in decision.reasons.items() if queue.reasons[id] != reason}
     placement.store_reasons(session, new)
-    return [offer for offer in offers if offer is not None]
+    return offers
 
 
 def _decide(session: Session, settings: Settings, queue: placement.Queue) -> fairshare.Decision:

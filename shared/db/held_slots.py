@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Float, Integer, cast, func, select
+from sqlalchemy import Float, cast, func, select
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
 
 from shared.db.models import Allocation, Attempt, Job, TeamQuota
@@ -15,14 +16,15 @@ _HOLDS_SLOTS = (JobState.DISPATCHED, JobState.RUNNING)
 
 
 def load_running(session: Session) -> list[Running]:
-    """Every share of a job that holds slots of a node."""
+    """Every job that holds slots, with what it holds of each of its nodes."""
+    by_rank = Allocation.node_rank
     rows = session.execute(
         select(
             Job.id,
             Job.team_id,
-            Allocation.node_id,
-            Allocation.accelerator,
-            cast(func.cardinality(Allocation.slots), Integer).label("slots"),
+            func.array_agg(aggregate_order_by(Allocation.node_id, by_rank)).label("node_ids"),
+            func.array_agg(aggregate_order_by(func.cardinality(Allocation.slots), by_rank)).label("n_slots"),
+            func.min(Allocation.accelerator).label("accelerator"),
             cast(func.extract("epoch", Attempt.created_at), Float).label("started_at"),
             cast(func.extract("epoch", func.clock_timestamp() - Attempt.created_at), Float).label("age_s"),
             Job.state,
@@ -32,14 +34,14 @@ def load_running(session: Session) -> list[Running]:
         .join(Attempt, Attempt.id == Allocation.attempt_id)
         .join(Job, Job.id == Attempt.job_id)
         .where(Allocation.state.in_(LIVE_ALLOCATION_STATES))
+        .group_by(Job.id, Attempt.id)
     )
     return [
         Running(
             id=row.id,
             team=row.team_id,
-            node_id=row.node_id,
+            held=tuple(zip(row.node_ids, row.n_slots, strict=True)),
             accelerator=row.accelerator,
-            slots=row.slots,
             started_at=row.started_at,
             is_leaving=row.state is JobState.STOPPING or row.attempt_state is AttemptState.ENDING,
             remaining_s=expected_remaining_s(row.age_s, row.limit_s),

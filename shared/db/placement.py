@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy import and_, func, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from shared.db.checkpoints import newest_checkpoint
@@ -114,52 +114,32 @@ def _registered(target: dict[str, Any]) -> tuple[str, str] | None:
     return (target["name"], target.get("hash", "")) if target["source"] == "registered" else None
 
 
-def place(session: Session, placement: Placement) -> Offer | None:
-    """Hold the slots, write the attempt and its offer. None when the job, the node or a slot is busy now."""
+def place(session: Session, placement: Placement) -> list[Offer]:
+    """Hold the slots, write the attempt and an offer to each of its nodes, by node rank.
+
+    All or none: empty when the job, one of the nodes or one of the slots is busy now.
+    """
     job = session.scalars(
         select(Job)
         .where(Job.id == placement.job_id, Job.state == JobState.QUEUED)
         .with_for_update(skip_locked=True)
         .execution_options(populate_existing=True)
     ).one_or_none()
-    node = _lock_ready_node(session, placement.node_id)
-    if job is None or node is None:
-        return None
-    slots = session.scalars(
-        select(Slot)
-        .where(
-            Slot.node_id == placement.node_id,
-            Slot.index.in_(placement.slots),
-            Slot.state == SlotState.FREE,
-        )
-        .with_for_update(skip_locked=True)
-        .execution_options(populate_existing=True)
-    ).all()
-    if len(slots) < len(placement.slots):
-        return None
-    attempt = _new_attempt(session, job, node, placement)
-    allocation = Allocation(
-        id=new_id("alloc"),
-        attempt_id=attempt.id,
-        node_id=placement.node_id,
-        node_rank=0,
-        slots=sorted(placement.slots),
-        accelerator=node.accelerator,
-        state=AllocationState.OFFERED,
-        dispatch_seq=1,
-    )
-    session.add(allocation)
-    session.flush()
+    nodes = _lock_ready_nodes(session, [part.node_id for part in placement.parts])
+    if job is None or len(nodes) < len(placement.parts):
+        return []
+    slots = _lock_free_slots(session, placement)
+    if len(slots) < placement.n_slots:
+        return []
+    attempt = _new_attempt(session, job, nodes[placement.parts[0].node_id], placement)
+    allocations = _new_allocations(session, attempt, nodes, placement)
     for slot in slots:
         transition(slot, SlotState.HELD)
-        slot.allocation_id = allocation.id
+        slot.allocation_id = allocations[slot.node_id].id
     job.wait_reason = None
-    where = f"slots {', '.join(map(str, allocation.slots))} of {placement.node_id}"
-    reason = f"Offered {where}, try {attempt.number}."
-    told = {"attempt": attempt.number, "node": placement.node_id, "slots": list(allocation.slots)}
-    move(session, job, JobState.DISPATCHED, actor=ACTOR, reason=reason, data=told)
+    _tell_offered(session, job, attempt, placement)
     session.flush()
-    return Offer(allocation.id, allocation.dispatch_seq, allocation.node_id)
+    return [Offer(one.id, one.dispatch_seq, one.node_id) for one in allocations.values()]
 
 
 def store_reasons(session: Session, reasons: Mapping[str, str]) -> None:
@@ -176,17 +156,34 @@ def store_reasons(session: Session, reasons: Mapping[str, str]) -> None:
         session.execute(update(Job), [{"id": job_id, "wait_reason": reasons[job_id]} for job_id in free])
 
 
-def _lock_ready_node(session: Session, node_id: str) -> NodeRow | None:
-    """Kept ready until the commit, so that a node which starts to leave sees every offer made to it."""
-    return session.scalars(
+def _lock_ready_nodes(session: Session, node_ids: Sequence[str]) -> dict[str, NodeRow]:
+    """Those that are ready, and stay so until the commit: one that starts to leave sees every offer to it.
+
+    Here and for slots: always in the order of their ids, whatever the ranks are, and nobody is waited for.
+    """
+    nodes = session.scalars(
         select(NodeRow)
-        .where(NodeRow.id == node_id, NodeRow.state == NodeState.READY)
+        .where(NodeRow.id.in_(node_ids), NodeRow.state == NodeState.READY)
+        .order_by(NodeRow.id)
         .with_for_update(read=True, skip_locked=True)
         .execution_options(populate_existing=True)
-    ).one_or_none()
+    )
+    return {node.id: node for node in nodes}
 
 
-def _new_attempt(session: Session, job: Job, node: NodeRow, placement: Placement) -> Attempt:
+def _lock_free_slots(session: Session, placement: Placement) -> Sequence[Slot]:
+    wanted = [(part.node_id, index) for part in placement.parts for index in part.slots]
+    return session.scalars(
+        select(Slot)
+        .where(tuple_(Slot.node_id, Slot.index).in_(wanted), Slot.state == SlotState.FREE)
+        .order_by(Slot.node_id, Slot.index)
+        .with_for_update(skip_locked=True)
+        .execution_options(populate_existing=True)
+    ).all()
+
+
+def _new_attempt(session: Session, job: Job, first: NodeRow, placement: Placement) -> Attempt:
+    """`first`: the node of rank 0, where the ranks of all nodes meet."""
     last = session.scalar(select(func.max(Attempt.number)).where(Attempt.job_id == job.id))
     attempt = Attempt(
         id=new_id("attempt"),
@@ -196,10 +193,43 @@ def _new_attempt(session: Session, job: Job, node: NodeRow, placement: Placement
         nodes=job.nodes,
         claimed=0,
         lease_token=uuid4(),
-        master_addr=node.advertise_host,
-        master_port=node.port_base + min(placement.slots),
+        master_addr=first.advertise_host,
+        master_port=first.port_base + min(placement.parts[0].slots),
         resume_from=newest_checkpoint(session, job.id),
     )
     session.add(attempt)
     session.flush()
     return attempt
+
+
+def _new_allocations(
+    session: Session, attempt: Attempt, nodes: Mapping[str, NodeRow], placement: Placement
+) -> dict[str, Allocation]:
+    """By node, in the order of their ranks."""
+    allocations = {
+        part.node_id: Allocation(
+            id=new_id("alloc"),
+            attempt_id=attempt.id,
+            node_id=part.node_id,
+            node_rank=rank,
+            slots=sorted(part.slots),
+            accelerator=nodes[part.node_id].accelerator,
+            state=AllocationState.OFFERED,
+            dispatch_seq=1,
+        )
+        for rank, part in enumerate(placement.parts)
+    }
+    session.add_all(allocations.values())
+    session.flush()
+    return allocations
+
+
+def _tell_offered(session: Session, job: Job, attempt: Attempt, placement: Placement) -> None:
+    """All nodes by rank; where there is but one, it alone."""
+    parts: list[dict[str, Any]] = [
+        {"node": node_id, "slots": sorted(slots)} for node_id, slots in placement.parts
+    ]
+    where = [f"slots {', '.join(map(str, part['slots']))} of {part['node']}" for part in parts]
+    reason = f"Offered {' and '.join(where)}, try {attempt.number}."
+    told = {"attempt": attempt.number, **(parts[0] if len(parts) == 1 else {"nodes": parts})}
+    move(session, job, JobState.DISPATCHED, actor=ACTOR, reason=reason, data=told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,10 @@ class Node:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A queued job. `order` sorts it among its team's: the smallest first; (-priority, queued at, id)."""
+    """A queued job. `order` sorts it among its team's: the smallest first; (-priority, queued at, id).
+
+    One that asks for several nodes is a gang: it runs on all of them at once, or not at all.
+    """
 
     id: str
     order: tuple[int, float, str]
@@ -34,25 +38,45 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Running:
-    """A job that holds slots. `started_at`: when it was placed, in seconds of any clock."""
+    """A job that holds slots, all of one accelerator type.
+
+    `held`: how many on each of its nodes; `started_at`: when it was placed, in seconds of any clock.
+    """
 
     id: str
     team: str
-    node_id: str
+    held: tuple[tuple[str, int], ...]
     accelerator: str
-    slots: int
     started_at: float
     is_leaving: bool = False
     """Whether it was asked to stop and so hands its slots back soon."""
     remaining_s: float = 0.0
     """The best guess of how long it still runs."""
 
+    @property
+    def slots(self) -> int:
+        """On all of its nodes together."""
+        return sum(slots for _, slots in self.held)
+
+
+class Part(NamedTuple):
+    """What a placement takes of one node."""
+
+    node_id: str
+    slots: tuple[int, ...]
+
 
 @dataclass(frozen=True)
 class Placement:
+    """A job's slots, all or none of them. `parts`: by node rank, each on a node of its own."""
+
     job_id: str
-    node_id: str
-    slots: tuple[int, ...]
+    parts: tuple[Part, ...]
+
+    @property
+    def n_slots(self) -> int:
+        """On all nodes together."""
+        return sum(len(part.slots) for part in self.parts)
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,14 @@ what it has held beyond it on average (decayed by a half-life), as a share of al
 next job may run on, divided by its weight. A team that was idle thus gets up to twice its share until its
 average has caught up, never all. Within a team the order is priority, then age.
 
-**What waits for room.** The first job that finds none keeps the node where there will be enough of it
-soonest, one job for each accelerator type; what lies behind it in the queue goes on being placed everywhere
-else. So a large job is not starved by small ones, and they do not wait for it where it will not run. Which
-node that is, is guessed anew in each pass from how long the jobs there still run, and nothing but a job
-with an earlier turn takes slots there.
+**A job of several nodes**, a gang, is placed whole or not at all: on as many nodes as it asks for, all of one
+accelerator type, so many slots on each. For quotas and turns it counts with all its slots.
+
+**What waits for room.** The first job that finds none keeps the node, or a gang its nodes, where there will
+be enough of it soonest, one job for each accelerator type; what lies behind it in the queue goes on being
+placed everywhere else. So a large job is not starved by small ones, and they do not wait for it where it will
+not run. Which nodes these are, is guessed anew in each pass from how long the jobs there still run, and
+nothing but a job with an earlier turn takes slots there.
 
 **What is owed.** Where a job within its team's nominal quota finds no room, jobs that borrowed are asked to
 leave: see `shared/domain/reclaiming.py`, also for why that ends.
@@ -20,15 +23,15 @@ leave: see `shared/domain/reclaiming.py`, also for why that ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from shared.domain import waiting_words as words
-from shared.domain.cluster import Node, Placement, Preemption, Reservation, Running, Waiting
+from shared.domain.cluster import Node, Part, Placement, Preemption, Reservation, Running, Waiting
 from shared.domain.quota import Books, Claim, TeamShare
 from shared.domain.reclaiming import Reclaiming
-from shared.domain.room import NodeClass, Room, Shape
+from shared.domain.room import Able, Room, Shape
 from shared.domain.standing import Standings
 from shared.domain.turns import Next, Turn, lines_of, take_turns, turn_of
 
@@ -61,9 +64,13 @@ def decide(
 class _Able:
     """The nodes that could run a shape of job for its team, by accelerator type."""
 
-    classes: dict[str, list[NodeClass]]
+    classes: Able
     never: str | None
     """Why there are none."""
+
+    def on(self, types: Iterable[str]) -> Able:
+        """Those of these types."""
+        return {type: self.classes[type] for type in types}
 
 
 class _Pass:
@@ -123,8 +130,8 @@ class _Pass:
         self._keep_room(asked, permitted + self._with(Claim.NOT_NOW, asked))
         self._waiting[asked.group] = [asked.job.id]
         if permitted:
-            classes = [alike for type in permitted for alike in self._where(asked).classes[type]]
-            self._why[asked.group] = partial(words.no_room, shape, self._room, classes, self._books, team)
+            able = self._where(asked).on(permitted)
+            self._why[asked.group] = partial(words.no_room, shape, self._room, able, self._books, team)
         else:
             self._why[asked.group] = self._refusal(asked)
         return True
@@ -140,51 +147,47 @@ class _Pass:
         return True
 
     def _place(self, asked: Next, types: Sequence[str]) -> bool:
-        """Give it slots on the fullest node that has enough open."""
+        """Give it slots on the fullest nodes that have enough open, on all that it asks for or on none."""
         team, shape = asked.group
-        classes = self._where(asked).classes
-        found = self._room.find(shape.devices, [alike for type in types for alike in classes[type]])
+        found = self._room.find(shape, self._where(asked).on(types))
         if found is None:
             return False
-        node_id, accelerator = found
-        slots = self._room.take(node_id, shape.devices)
-        self._books.take(team, accelerator, shape.devices)
+        parts = tuple(Part(node_id, self._room.take(node_id, shape.devices)) for node_id in found.node_ids)
+        self._books.take(team, found.accelerator, shape.slots)
         self._standings.forget(team)
-        self._placements.append(Placement(asked.job.id, node_id, slots))
+        self._placements.append(Placement(asked.job.id, parts))
         return True
 
     def _take_back(self, asked: Next, owed: Sequence[str]) -> bool:
-        """Have its team's own quota handed back, on one node."""
+        """Have its team's own quota handed back, on as many nodes of a type as it asks for."""
         team, shape = asked.group
         for type in owed:
             found = self._reclaiming.reclaim(shape, type, self._where(asked).classes[type])
             if found is None:
                 continue
-            self._books.promise(team, type, shape.devices)
+            self._books.promise(team, type, shape.slots)
             self._standings.forget(team)
             self._preemptions += [Preemption(job.id, team, asked.job.id, type) for job in found.victims]
-            self._reservations.append(Reservation(asked.job.id, found.node_id, shape.devices))
+            self._reserve(asked, found.node_ids)
             quota = self._books.quota(team, type)
-            self._reasons[asked.job.id] = words.taken_back(shape, found.node_id, type, quota)
+            self._reasons[asked.job.id] = words.taken_back(shape, found.node_ids, type, quota)
             return True
         return False
 
     def _keep_room(self, asked: Next, types: Sequence[str]) -> None:
-        """Keep one node for the first job that finds no room on a type, where there will be room soonest."""
+        """Keep nodes for the first job that finds no room on a type, where there will be room soonest."""
         _, shape = asked.group
-        able = self._where(asked).classes
-        type_of = {
-            node: type
-            for type in types
-            if type not in self._heads
-            for alike in able[type]
-            for node in alike.working
-        }
-        node_id = self._room.soonest(shape.devices, type_of)
-        if node_id is not None:
-            self._books.set_aside(type_of[node_id], self._room.keep(node_id, shape.devices))
-            self._heads.add(type_of[node_id])
-            self._reservations.append(Reservation(asked.job.id, node_id, shape.devices))
+        able = self._where(asked).on(type for type in types if type not in self._heads)
+        found = self._room.soonest(shape, able)
+        if found is not None:
+            n_free = sum(self._room.keep(node_id, shape.devices) for node_id in found.node_ids)
+            self._books.set_aside(found.accelerator, n_free)
+            self._heads.add(found.accelerator)
+            self._reserve(asked, found.node_ids)
+
+    def _reserve(self, asked: Next, node_ids: Iterable[str]) -> None:
+        _, shape = asked.group
+        self._reservations += [Reservation(asked.job.id, id, shape.devices) for id in node_ids]
 
     def _refusal(self, asked: Next) -> Callable[[], str]:
         team, shape = asked.group
@@ -199,7 +202,7 @@ class _Pass:
 
     def _claims(self, asked: Next) -> dict[str, Claim]:
         team, shape = asked.group
-        return {type: self._books.claim(team, type, shape.devices) for type in self._where(asked).classes}
+        return {type: self._books.claim(team, type, shape.slots) for type in self._where(asked).classes}
 
     def _where(self, asked: Next) -> _Able:
         found = self._able.get(asked.group)
@@ -209,15 +212,9 @@ class _Pass:
 
     def _look(self, asked: Next) -> _Able:
         team, shape = asked.group
-        if shape.nodes > 1:
-            return _Able({}, words.several_nodes(shape))
         everywhere = self._room.able(asked.job)
         if not everywhere:
-            return _Able({}, words.never(shape))
+            return _Able({}, words.never(shape, self._room.most_able(asked.job)))
         allowed = self._books.share(team).accelerators
-        classes: dict[str, list[NodeClass]] = {}
-        for alike in everywhere:
-            if allowed is None or alike.accelerator in allowed:
-                classes.setdefault(alike.accelerator, []).append(alike)
-        never = None if classes else words.not_allowed(shape, allowed or ())
-        return _Able(dict(sorted(classes.items())), never)
+        able = {type: found for type, found in everywhere.items() if allowed is None or type in allowed}
+        return _Able(able, None if able else words.not_allowed(shape, allowed or ()))

@@ -66,7 +66,7 @@ class _Served:
         """Within its team's nominal quota. False: it would not be."""
         team, shape = asked.group
         for type in self._may_run_on(asked):
-            if self._books.claim(team, type, shape.devices) is Claim.GUARANTEED:
+            if self._books.claim(team, type, shape.slots) is Claim.GUARANTEED:
                 self._take(asked, type)
                 return True
         self._not_owed.add(asked.group)
@@ -79,20 +79,22 @@ class _Served:
         """Beyond it; a job that could run nowhere, or is barred, takes nothing from its team."""
         team, shape = asked.group
         types = self._may_run_on(asked)
-        open = [type for type in types if self._books.claim(team, type, shape.devices) not in _BARS]
+        open = [type for type in types if self._books.claim(team, type, shape.slots) not in _BARS]
         self._take(asked, open[0] if open else None, is_barred=bool(types) and not open)
         return True
 
     def _take(self, asked: Next, accelerator: str | None, *, is_barred: bool = False) -> None:
         self.jobs.append(InTurn(asked.job, is_barred))
+        team, shape = asked.group
         if accelerator is not None:
-            self._books.take(asked.job.team, accelerator, asked.job.devices_per_node)
-            self._standings.forget(asked.job.team)
+            self._books.take(team, accelerator, shape.slots)
+            self._standings.forget(team)
 
     def _may_run_on(self, asked: Next) -> list[str]:
         found = self._types.get(asked.group)
         if found is None:
             allowed = self._books.share(asked.job.team).accelerators
-            able = {alike.accelerator for alike in self._room.able(asked.job)}
-            found = self._types[asked.group] = sorted(able if allowed is None else able & allowed)
+            able = self._room.able(asked.job)
+            found = [type for type in able if allowed is None or type in allowed]
+            self._types[asked.group] = found
         return found

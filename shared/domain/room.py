@@ -1,15 +1,15 @@
 """The free slots of a pass: found by shape, taken, and kept for a job that waits for more of them.
 
 Nodes alike in accelerator, size and models are one class, so that a shape of job is compared with classes and
-not with each node; within a class the nodes lie in heaps by how many slots they have.
+not with each node; within a class the nodes are sorted by how many slots they have open.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
-from heapq import heappop, heappush
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from shared.domain.cluster import Node, Running, Waiting, could_ever_run
@@ -27,6 +27,11 @@ class Shape(NamedTuple):
     def of(cls, job: Waiting) -> Shape:
         return cls(job.devices_per_node, job.accelerator, job.registered_model, job.nodes)
 
+    @property
+    def slots(self) -> int:
+        """On all of its nodes together."""
+        return self.devices * self.nodes
+
 
 class NodeClass:
     """Nodes that no job can tell apart but by their free slots."""
@@ -40,17 +45,32 @@ class NodeClass:
         self._by_room: list[list[str]] = [[] for _ in range(like.n_slots + 1)]
 
     def put(self, node_id: str, room: int) -> None:
-        heappush(self._by_room[room], node_id)
+        insort(self._by_room[room], node_id)
 
-    def fullest_with(self, devices: int, room: dict[str, int]) -> tuple[int, str] | None:
-        """The least room that is enough, and the first of the nodes that have it."""
-        for size in range(devices, len(self._by_room)):
-            nodes = self._by_room[size]
-            while nodes and room[nodes[0]] != size:
-                heappop(nodes)  # it has been given out since
-            if nodes:
-                return size, nodes[0]
-        return None
+    def take_out(self, node_id: str, room: int) -> None:
+        nodes = self._by_room[room]
+        del nodes[bisect_left(nodes, node_id)]
+
+    def fullest_with(self, devices: int, n_nodes: int) -> list[tuple[int, str]]:
+        """(room, node) of so many that have enough, or of fewer: the least room first, then by their ids."""
+        found: list[tuple[int, str]] = []
+        for room in range(devices, len(self._by_room)):
+            if nodes := self._by_room[room]:
+                found += [(room, node) for node in nodes[: n_nodes - len(found)]]
+                if len(found) == n_nodes:
+                    break
+        return found
+
+
+Able = Mapping[str, Sequence[NodeClass]]
+"""Accelerator type -> the classes of nodes that could run a shape of job."""
+
+
+class Found(NamedTuple):
+    """Nodes for all parts of a job, of one accelerator type."""
+
+    accelerator: str
+    node_ids: tuple[str, ...]
 
 
 class Room:
@@ -60,34 +80,47 @@ class Room:
         self.free = {node.id: list(node.free_slots) for node in nodes}
         self.kept: defaultdict[str, int] = defaultdict(int)
         self._open = {node.id: len(node.free_slots) for node in nodes}
-        self._largest: dict[NodeClass, int] = {}
+        self._blocks: dict[NodeClass, list[int]] = {}
         self._classes: dict[tuple[str, int, frozenset[tuple[str, str]]], NodeClass] = {}
         self._class_of: dict[str, NodeClass] = {}
         for node in nodes:
             self._sort_in(node)
         self._leaving_in: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
         for job in running:
-            self._leaving_in[job.node_id].append((0.0 if job.is_leaving else job.remaining_s, job.slots))
+            for node_id, slots in job.held:
+                self._leaving_in[node_id].append((0.0 if job.is_leaving else job.remaining_s, slots))
 
-    def able(self, job: Waiting) -> list[NodeClass]:
-        """The classes whose nodes could run the job if they were empty."""
-        return [alike for alike in self._classes.values() if could_ever_run(job, alike.like)]
+    def able(self, job: Waiting) -> dict[str, list[NodeClass]]:
+        """By accelerator type, in their order, the classes whose nodes could run the job if they were empty.
 
-    def find(self, devices: int, classes: Iterable[NodeClass]) -> tuple[str, str] | None:
-        """(node, accelerator): the fullest node that has so many slots open, the first by its id."""
-        found = [
-            (*fit, alike.accelerator)
-            for alike in classes
-            if (fit := alike.fullest_with(devices, self._open)) is not None
-        ]
-        return min(found)[1:] if found else None
+        Of types with fewer such nodes than it asks for there is none.
+        """
+        able = self._by_type(job)
+        return {type: able[type] for type in sorted(able) if _n_nodes(able[type]) >= job.nodes}
+
+    def most_able(self, job: Waiting) -> int:
+        """How many nodes of one accelerator type could run a part of the job, were they empty; at most."""
+        return max((_n_nodes(classes) for classes in self._by_type(job).values()), default=0)
+
+    def find(self, shape: Shape, able: Able) -> Found | None:
+        """As many nodes of one type as it asks for that have so many slots open, the fullest first."""
+        found = []
+        for type, classes in able.items():
+            fits = [fit for alike in classes for fit in alike.fullest_with(shape.devices, shape.nodes)]
+            if len(fits) >= shape.nodes:
+                fullest = sorted(fits)[: shape.nodes]
+                found.append((sum(room for room, _ in fullest), fullest, type))
+        if not found:
+            return None
+        _, fullest, type = min(found)
+        return Found(type, tuple(node_id for _, node_id in fullest))
 
     def take(self, node_id: str, devices: int) -> tuple[int, ...]:
         """Give out the first free slots of a node that `find` has named."""
         free = self.free[node_id]
         slots = tuple(free[:devices])
         del free[:devices]
-        self._largest.pop(self._class_of[node_id], None)
+        self._blocks.pop(self._class_of[node_id], None)
         self._reopen(node_id)
         return slots
 
@@ -100,18 +133,40 @@ class Room:
 
     def largest_block(self, classes: Iterable[NodeClass]) -> int:
         """The most slots that are free on one of these nodes, kept ones too."""
-        return max((self._largest_of(alike) for alike in classes), default=0)
+        return max((self._blocks_of(alike)[-1] for alike in classes), default=0)
 
-    def soonest(self, devices: int, nodes: Collection[str]) -> str | None:
-        """On which node so many slots are free first, as far as can be guessed; None of none."""
-        return min(
-            nodes, key=lambda id: (self._free_in_s(id, devices), -len(self.free[id]), id), default=None
-        )
+    def n_with(self, devices: int, classes: Iterable[NodeClass]) -> int:
+        """How many of these nodes have so many slots free, kept ones too."""
+        blocks = [self._blocks_of(alike) for alike in classes]
+        return sum(len(free) - bisect_left(free, devices) for free in blocks)
 
-    def _largest_of(self, alike: NodeClass) -> int:
-        found = self._largest.get(alike)
+    def soonest(self, shape: Shape, able: Able) -> Found | None:
+        """On which nodes so many slots are free first, as far as can be guessed; None: there are too few."""
+        found = []
+        for type, classes in able.items():
+            nodes = [node_id for alike in classes for node_id in alike.working]
+            first = sorted((self._free_in_s(id, shape.devices), -len(self.free[id]), id) for id in nodes)
+            if len(first) >= shape.nodes:
+                first = first[: shape.nodes]
+                found.append((first[-1][0], first, type))
+        if not found:
+            return None
+        _, first, type = min(found)
+        return Found(type, tuple(node_id for _, _, node_id in first))
+
+    def _by_type(self, job: Waiting) -> Mapping[str, list[NodeClass]]:
+        """The classes whose nodes could run a part of the job if they were empty."""
+        able: defaultdict[str, list[NodeClass]] = defaultdict(list)
+        for alike in self._classes.values():
+            if could_ever_run(job, alike.like):
+                able[alike.accelerator].append(alike)
+        return able
+
+    def _blocks_of(self, alike: NodeClass) -> list[int]:
+        """How many slots each of its nodes has free, the fewest first."""
+        found = self._blocks.get(alike)
         if found is None:
-            found = self._largest[alike] = max(len(self.free[id]) for id in alike.nodes)
+            found = self._blocks[alike] = sorted(len(self.free[id]) for id in alike.nodes)
         return found
 
     def _free_in_s(self, node_id: str, devices: int) -> float:
@@ -136,6 +191,11 @@ class Room:
         self._class_of[node.id] = alike
 
     def _reopen(self, node_id: str) -> None:
-        room = max(0, len(self.free[node_id]) - self.kept[node_id])
+        room, alike = max(0, len(self.free[node_id]) - self.kept[node_id]), self._class_of[node_id]
+        alike.take_out(node_id, self._open[node_id])
+        alike.put(node_id, room)
         self._open[node_id] = room
-        self._class_of[node_id].put(node_id, room)
+
+
+def _n_nodes(classes: Iterable[NodeClass]) -> int:
+    return sum(len(alike.nodes) for alike in classes)

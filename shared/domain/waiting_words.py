@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from shared.domain.quota import Books, Claim, Quota
-from shared.domain.room import NodeClass, Room, Shape
+from shared.domain.room import Able, Room, Shape
 
 
-def several_nodes(shape: Shape) -> str:
-    return f"needs {shape.nodes} nodes; jobs of several nodes are not placed yet"
-
-
-def never(shape: Shape) -> str:
-    """No node could run it, were it empty."""
+def never(shape: Shape, n_able: int) -> str:
+    """No nodes could run it, were they empty: of one type there are at most `n_able`, too few."""
     model = f" with the registered model {shape.registered_model[0]}" if shape.registered_model else ""
-    return f"{_needs(shape)}; no node{model} has that"
+    if n_able == 0:
+        return f"{_needs(shape)}; no node{model} has that"
+    are = "node of one type" if n_able == 1 else "nodes of one type"
+    return f"{_needs(shape)}; no more than {n_able} {are}{model} {'has' if n_able == 1 else 'have'} that"
 
 
 def not_allowed(shape: Shape, allowed: Iterable[str]) -> str:
@@ -24,22 +23,25 @@ def not_allowed(shape: Shape, allowed: Iterable[str]) -> str:
     return f"{_needs(shape)}; no node that could run it has an accelerator your team may use: {types}"
 
 
-def no_room(shape: Shape, room: Room, able: Iterable[NodeClass], books: Books, team: str) -> str:
+def no_room(shape: Shape, room: Room, able: Able, books: Books, team: str) -> str:
     """Its team may have the slots, and nowhere are there enough together."""
-    able = list(able)
-    largest = room.largest_block(able)
-    if largest >= shape.devices:
+    n_with = max(room.n_with(shape.devices, classes) for classes in able.values())
+    if n_with >= shape.nodes:
         found = "there is room, and a job ahead in the queue waits for it"
+    elif shape.nodes > 1:
+        found = f"{_nodes(n_with, able)} so many free"
     else:
+        largest = max(room.largest_block(classes) for classes in able.values())
         found = f"the largest free block is {largest}"
     return "; ".join([_needs(shape), found, *_borrowed(able, books, team)])
 
 
-def taken_back(shape: Shape, node_id: str, accelerator: str, quota: Quota) -> str:
+def taken_back(shape: Shape, node_ids: Sequence[str], accelerator: str, quota: Quota) -> str:
     """Its team's own quota is coming back."""
+    each = f"{shape.devices} each" if shape.nodes > 1 else str(shape.devices)
     return (
         f"{_needs(shape)}; it is within your team's nominal quota of {quota.nominal} of type {accelerator}, "
-        f"and {shape.devices} on {node_id} are coming free for it"
+        f"and {each} on {' and '.join(sorted(node_ids))} are coming free for it"
     )
 
 
@@ -64,10 +66,10 @@ def _refused(shape: Shape, accelerator: str, why: Claim, books: Books, team: str
     )
 
 
-def _borrowed(able: Iterable[NodeClass], books: Books, team: str) -> list[str]:
+def _borrowed(able: Iterable[str], books: Books, team: str) -> list[str]:
     """On which of the types its team is over a nominal quota."""
     over = []
-    for accelerator in sorted({alike.accelerator for alike in able}):
+    for accelerator in sorted(able):
         quota, used = books.share(team).quotas.get(accelerator), books.used[team, accelerator]
         if quota is not None and used > quota.nominal:
             excess = used - quota.nominal
@@ -76,4 +78,12 @@ def _borrowed(able: Iterable[NodeClass], books: Books, team: str) -> list[str]:
 
 
 def _needs(shape: Shape) -> str:
+    if shape.nodes > 1:
+        return f"needs {shape.nodes} nodes with {shape.devices} of type {shape.accelerator} each"
     return f"needs {shape.devices} of type {shape.accelerator} on one node"
+
+
+def _nodes(number: int, able: Able) -> str:
+    """So many nodes, of the one type that has most of them where there are several."""
+    of = " of one type" if len(able) > 1 else ""
+    return {0: "no node has", 1: f"1 node{of} has"}.get(number, f"{number} nodes{of} have")

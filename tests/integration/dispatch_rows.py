@@ -29,7 +29,7 @@ from shared.db.models import (
 from shared.db.nodes import NodeFacts
 from shared.db.placement import Offer
 from shared.db.steps import run_step
-from shared.domain.cluster import Placement
+from shared.domain.cluster import Part, Placement
 from shared.domain.events import ErrorReport
 from shared.domain.job import JobState, Outcome
 from shared.ids import new_id
@@ -124,9 +124,13 @@ class World:
 
     def offer(self, job_id: str, node: str = "node-0", slots: tuple[int, ...] = (0,)) -> Offer:
         """Place a job, as the scheduler would."""
-        offer = run_step(self.engine, placement.place, Placement(job_id, node, slots))
-        assert offer is not None
+        (offer,) = self.offer_gang(job_id, (node, slots))
         return offer
+
+    def offer_gang(self, job_id: str, *parts: tuple[str, tuple[int, ...]]) -> list[Offer]:
+        """Place a job on (node, slots) by node rank, as the scheduler would; empty where `place` refuses."""
+        placed = Placement(job_id, tuple(Part(*part) for part in parts))
+        return run_step(self.engine, placement.place, placed)
 
     def claim(self, offer: Offer, *, lease_s: float = LEASE_S, claim_id: UUID | None = None) -> Claim | None:
         """Answer an offer, as the node's worker would."""

@@ -14,7 +14,7 @@ from shared.db.engine import transaction
 from shared.db.history import lock_job, move
 from shared.db.models import Attempt, Checkpoint, Job
 from shared.db.placement import place
-from shared.domain.cluster import Placement
+from shared.domain.cluster import Part, Placement
 from shared.domain.job import AttemptState, JobState, StopReason
 from shared.ids import new_id
 from shared.settings import Settings
@@ -262,7 +262,7 @@ def running_of_another_team(api: ApiHouse) -> tuple[str, dict[str, str]]:
     body = {"model": "resnet18", "weights": "none", "training_file": file}
     job: str = api.client.post(JOBS, json=body, headers=theirs).json()["id"]
     with transaction(api.engine) as session:
-        assert place(session, Placement(job, "node-0", (0,)))
+        assert place(session, Placement(job, (Part("node-0", (0,)),)))
     api.move(job, JobState.RUNNING)
     return job, theirs
 

@@ -18,9 +18,7 @@ from sqlalchemy import func, select
 
 from shared.db.engine import make_engine, transaction
 from shared.db.models import Allocation, Attempt, Job, NodeRow, Slot
-from shared.db.placement import Offer, place
-from shared.db.steps import run_step
-from shared.domain.cluster import Placement
+from shared.db.placement import Offer
 from shared.domain.job import JobState, NodeState, SlotState
 from shared.queue import make_app, n_messages, node_queue, publish, redis_client
 from shared.settings import Settings
@@ -103,8 +101,8 @@ def test_the_same_message_a_hundred_times_to_four_workers_starts_once(
 
 def offered(world: World, job: str, node: str, slot: int) -> Offer:
     """An offer of the job; a heartbeat may hold the node's row for a moment, and `place` waits for nobody."""
-    placement = Placement(job, node, (slot,))
-    return wait_for(lambda: run_step(world.engine, place, placement), 10, "an offer")
+    (offer,) = wait_for(lambda: world.offer_gang(job, (node, (slot,))), 10, "an offer")
+    return offer
 
 
 def all_ready(world: World) -> bool:

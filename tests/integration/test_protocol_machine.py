@@ -14,7 +14,6 @@ from uuid import UUID, uuid4
 
 import pytest
 from dispatch_rows import LEASE_S, World
-from gangs import offer_gang
 from hypothesis import HealthCheck, Phase
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -125,7 +124,7 @@ class Protocol(RuleBasedStateMachine):
 
     @rule(number=which)
     def place_one(self, number: int) -> None:
-        """Gangs too, which the scheduler does not place yet."""
+        """On other nodes than the scheduler would choose."""
         job = pick([job for job in self.jobs() if job.state is JobState.QUEUED], number)
         if job is not None:
             self.place(job)
@@ -345,7 +344,7 @@ class Protocol(RuleBasedStateMachine):
         """Offer the job to the first nodes that have room for it; nothing where there are too few."""
         room = [(node, tuple(free[: job.devices_per_node])) for node, free in self.free_slots().items()]
         shares = [share for share in room if len(share[1]) == job.devices_per_node][: job.nodes]
-        made = offer_gang(self.world, job.id, shares) if len(shares) == job.nodes else []
+        made = self.world.offer_gang(job.id, *shares) if len(shares) == job.nodes else []
         self.offers += made
         return made
 

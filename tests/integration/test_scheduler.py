@@ -22,12 +22,14 @@ from waiting import eventually
 
 from scheduler.loop import Scheduler
 from scheduler.placing import place_jobs
-from shared.db import nodes, reconcile
+from shared.db import leases, nodes, reconcile
 from shared.db.engine import make_engine, transaction
 from shared.db.history import lock_job
 from shared.db.models import Allocation, Attempt, NodeRow
 from shared.db.placement import Offer
 from shared.db.steps import run_step
+from shared.domain.events import ErrorReport
+from shared.domain.failures import PEER_LOST
 from shared.domain.job import JobState, NodeState, Outcome, StopReason
 from shared.queue import make_app, node_queue, redis_client
 from shared.settings import Settings
@@ -94,6 +96,80 @@ def test_two_schedulers_at_once_place_each_job_once(world: World, settings: Sett
     assert len(offers) == 8
     assert sum(len(world.attempts(job)) for job in jobs) == 8
     assert world.slots() == ["held"] * 8
+
+
+def test_two_schedulers_at_once_place_a_gang_once_and_whole(world: World, settings: Settings) -> None:
+    for number in range(4):
+        world.node(f"node-{number}", slots=2)
+    gangs = [world.job(nodes=2, devices_per_node=2) for _ in range(3)]
+    with ThreadPoolExecutor(4) as pool:
+        passes = pool.map(lambda _: run_step(world.engine, place_jobs, settings), range(16))
+        offers = [offer for placed in passes for offer in placed]
+    assert sorted(offer.node_id for offer in offers) == [f"node-{number}" for number in range(4)]
+    tries = [attempt for gang in gangs for attempt in world.attempts(gang)]
+    assert [attempt.nodes for attempt in tries] == [2, 2]
+    ranks = [world.allocation(offer.allocation_id) for offer in offers]
+    assert sorted((one.attempt_id, one.node_rank) for one in ranks) == sorted(
+        (attempt.id, rank) for attempt in tries for rank in range(2)
+    )
+    assert all(world.slots(f"node-{number}") == ["held", "held"] for number in range(4))
+
+
+def test_a_gang_meets_where_its_first_node_says_and_is_told_of_all(world: World) -> None:
+    world.node("node-0", slots=4)
+    world.node("node-1", slots=4)
+    gang = world.job(nodes=2, devices_per_node=2)
+    first, second = world.offer_gang(gang, ("node-1", (3, 2)), ("node-0", (0, 1)))
+    assert [world.allocation(one.allocation_id).node_rank for one in (first, second)] == [0, 1]
+    claims = [world.claim(offer) for offer in (second, first)]
+    told = [
+        claim and (claim.node_rank, claim.nodes, claim.master_port, claim.attempt_running) for claim in claims
+    ]
+    assert told == [(1, 2, 29502, False), (0, 2, 29502, True)]
+    offered = next(event for event in world.events(gang) if event.data.get("new") == "dispatched")
+    assert offered.message == "Offered slots 2, 3 of node-1 and slots 0, 1 of node-0, try 1."
+    assert offered.data["nodes"] == [{"node": "node-1", "slots": [2, 3]}, {"node": "node-0", "slots": [0, 1]}]
+
+
+def test_a_gang_of_which_one_slot_is_taken_is_not_placed_at_all(world: World) -> None:
+    world.node("node-0")
+    world.node("node-1")
+    world.offer(world.job(), "node-1")
+    gang = world.job(nodes=2)
+    assert world.offer_gang(gang, ("node-0", (0,)), ("node-1", (0,))) == []
+    assert (world.read(gang).state, world.attempts(gang)) == (JobState.QUEUED, [])
+    assert world.slots("node-0") == ["free", "free"]
+
+
+def test_a_gang_whose_second_node_is_silent_is_taken_back(world: World, settings: Settings) -> None:
+    lives = {name: world.node(name) for name in ("node-0", "node-1")}
+    gang = world.job(nodes=2, devices_per_node=2)
+    offers = run_step(world.engine, place_jobs, settings)
+    claimed = world.claim(offers[0])
+    assert claimed is not None
+    assert not claimed.attempt_running
+    age(world, 31, attempt_s=31)
+    assert silence(world, settings) == []
+    ending = run_step(
+        world.engine,
+        leases.renew,
+        token=claimed.token,
+        allocation_id=claimed.allocation_id,
+        lease_s=60.0,
+    )
+    assert ending is not None
+    assert ending.ending, "the node that has answered learns of it"
+    told = ErrorReport(code=PEER_LOST, message="another node of the try has ended", time=time.time())
+    assert world.finish(claimed, Outcome.LOST, error=told)
+    assert (world.read(gang).state, world.read(gang).attempts_used) == (JobState.QUEUED, 0)
+    assert world.attempts(gang)[0].outcome is Outcome.INCOMPLETE
+    states = {name: (world.node_row(name).state, world.slots(name)) for name in lives}
+    assert states == {
+        offers[0].node_id: (NodeState.READY, ["free", "free"]),
+        offers[1].node_id: (NodeState.SUSPECT, ["free", "free"]),
+    }
+    assert run_step(world.engine, place_jobs, settings) == [], "not on one node alone"
+    assert world.claim(offers[1]) is None
 
 
 def test_priority_goes_first_then_the_one_that_waits_longest(world: World, settings: Settings) -> None:

@@ -114,7 +114,7 @@ def test_first_fit_decreasing_places_the_largest_first_and_only_what_is_permitte
         Waiting(f"{team}{size}", (0, 0.0, str(size)), size, "any", team=team)
         for team, size in (("a", 1), ("a", 3), ("b", 4), ("b", 4))
     ]
-    running = [Running("r", "a", "m", "gpu", 3, 0.0)]
+    running = [Running("r", "a", (("m", 3),), "gpu", 0.0)]
     assert first_fit_decreasing(nodes, queue, running, {}) == 4 + 3 + 1
     barred = {"b": TeamShare(quotas={"gpu": Quota(0, borrowing_limit=0)})}
     assert first_fit_decreasing(nodes, queue, running, barred) == 3 + 1

@@ -23,7 +23,7 @@ def job(id: str, team: str, devices: int = 1, *, at: float = 0.0, priority: int 
 
 
 def runs(id: str, team: str, node: str, slots: int = 1, *, since: float = 0.0, left: float = 0.0) -> Running:
-    return Running(id, team, node, "gpu", slots, started_at=since, remaining_s=left)
+    return Running(id, team, ((node, slots),), "gpu", started_at=since, remaining_s=left)
 
 
 def owning(nominal: int, borrow: int | None = None, lend: int | None = None) -> TeamShare:
@@ -57,13 +57,13 @@ def test_who_has_had_more_goes_later_and_is_not_shut_out() -> None:
 def test_a_slot_of_a_rare_type_weighs_no_more_than_another_that_would_do() -> None:
     nodes = [Node("rare", "A10", 2, (1,)), node("n", 8)]
     queue = [replace(job(f"{team}{i}", team, at=i), accelerator="any") for team in "ab" for i in range(9)]
-    decision = decide(nodes, queue, running=[Running("r", "a", "rare", "A10", 1, started_at=0.0)])
+    decision = decide(nodes, queue, running=[Running("r", "a", (("rare", 1),), "A10", started_at=0.0)])
     assert sum(id.startswith("a") for id in placed(decision)) == 4
 
 
 def test_what_a_team_holds_of_one_type_puts_it_back_for_no_other() -> None:
     nodes = [Node("h", "H100", 4, ()), Node("c", "cpu", 4, (3,))]
-    running = [Running("r", "a", "h", "H100", 4, started_at=0.0), Running("s", "b", "c", "cpu", 1, 0.0)]
+    running = [Running("r", "a", (("h", 4),), "H100", 0.0), Running("s", "b", (("c", 1),), "cpu", 0.0)]
     queue = [replace(job(team, team), accelerator="cpu") for team in "ba"]
     assert placed(decide(nodes, queue, running=running)) == ["a"]
 
@@ -140,7 +140,7 @@ def test_small_jobs_pass_a_large_one_but_not_where_it_will_run() -> None:
     running = [runs("long", "a", "late", 2, left=9000.0), runs("short", "a", "soon", 4, left=60.0)]
     queue = [job("large", "a", 8, at=1.0), *(job(f"s{i}", "a", at=2.0 + i) for i in range(9))]
     decision = decide(nodes, queue, running=running)
-    assert {placement.node_id for placement in decision.placements} == {"late"}
+    assert {part.node_id for placement in decision.placements for part in placement.parts} == {"late"}
     assert len(decision.placements) == 6
     assert [(one.job_id, one.node_id) for one in decision.reservations] == [("large", "soon")]
 
@@ -149,7 +149,7 @@ def test_a_team_runs_only_on_what_it_may_use() -> None:
     nodes = [node("n", 8), Node("c", "cpu", 8, tuple(range(8)))]
     waiting = replace(job("a", "a"), accelerator="any")
     decision = decide(nodes, [waiting], teams={"a": TeamShare(accelerators=frozenset({"cpu"}))})
-    assert decision.placements[0].node_id == "c"
+    assert decision.placements[0].parts[0].node_id == "c"
     refused = decide(nodes, [job("a", "a")], teams={"a": TeamShare(accelerators=frozenset({"cpu"}))})
     assert refused.reasons["a"].endswith("has an accelerator your team may use: cpu")
 

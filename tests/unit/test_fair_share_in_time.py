@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.domain.cluster import Node, Preemption, Running, Waiting
+from shared.domain.cluster import Node, Part, Preemption, Running, Waiting
 from shared.domain.fairshare import decide
 from shared.domain.quota import NO_QUOTA, NO_SHARE, Quota, TeamShare
 
@@ -26,7 +26,7 @@ class Cluster:
     queue: dict[str, Waiting] = field(default_factory=dict)
     lasts: dict[str, float] = field(default_factory=dict)
     running: dict[str, Running] = field(default_factory=dict)
-    slots: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    slots: dict[str, tuple[Part, ...]] = field(default_factory=dict)
     away: dict[str, tuple[float, Waiting]] = field(default_factory=dict)
     jobs: dict[str, Waiting] = field(default_factory=dict)
     preemptions: list[Preemption] = field(default_factory=list)
@@ -34,9 +34,9 @@ class Cluster:
     within: set[str] = field(default_factory=set)
     """Jobs that were placed within their team's nominal quota."""
 
-    def submit(self, id: str, team: str, devices: int, lasts: float) -> None:
+    def submit(self, id: str, team: str, devices: int, lasts: float, *, nodes: int = 1) -> None:
         order = (0, self.now, id)
-        self.jobs[id] = Waiting(id=id, order=order, devices_per_node=devices, accelerator="any", team=team)
+        self.jobs[id] = Waiting(id, order, devices, "any", nodes, team=team)
         self.queue[id], self.lasts[id] = self.jobs[id], lasts
 
     def tick(self) -> None:
@@ -61,16 +61,15 @@ class Cluster:
             self.within.discard(job.id)
             held = sum(one.slots for one in self.running.values() if one.team == job.team)
             quota = self.teams.get(job.team, NO_SHARE).quotas.get("cpu", NO_QUOTA)
-            if held + job.devices_per_node <= quota.nominal:
+            if held + placed.n_slots <= quota.nominal:
                 self.within.add(job.id)
-            self.slots[job.id] = placed.slots
+            self.slots[job.id] = placed.parts
             self.started.setdefault(job.id, self.now)
             self.running[job.id] = Running(
                 id=job.id,
                 team=job.team,
-                node_id=placed.node_id,
+                held=tuple((part.node_id, len(part.slots)) for part in placed.parts),
                 accelerator="cpu",
-                slots=len(placed.slots),
                 started_at=self.now + len(self.running) / 1000,
                 remaining_s=self.lasts[job.id],
             )
@@ -86,8 +85,8 @@ class Cluster:
 
     def _nodes(self) -> list[Node]:
         free = {f"n{i}": set(range(8)) for i in range(self.n_nodes)}
-        for id, job in self.running.items():
-            free[job.node_id] -= set(self.slots[id])
+        for part in (part for parts in self.slots.values() for part in parts):
+            free[part.node_id] -= set(part.slots)
         return [Node(id, "cpu", 8, tuple(sorted(slots))) for id, slots in free.items()]
 
 

@@ -42,21 +42,28 @@ def quotas(draw: st.DrawFn) -> Quota:
 
 @st.composite
 def scenes(draw: st.DrawFn) -> Scene:
-    """Up to five nodes of up to eight slots, part of which is held, and up to twenty jobs that wait."""
-    nodes, running = [], []
+    """Up to five nodes of up to eight slots, part of which is held, and up to twenty jobs that wait.
+
+    Of what is held, some is one gang's with what is held of the node before it.
+    """
+    nodes: list[Node] = []
+    running: list[Running] = []
     for i in range(draw(st.integers(1, 5))):
         kind, n_slots = draw(st.sampled_from(TYPES)), draw(st.integers(1, 8))
         free = list(range(n_slots))
         while free and draw(st.booleans()):
             slots = draw(st.integers(1, len(free)))
             del free[:slots]
+            last = running[-1] if running else None
+            if last and last.accelerator == kind and last.held[-1][0] != f"n{i}" and draw(st.booleans()):
+                running[-1] = replace(last, held=(*last.held, (f"n{i}", slots)))
+                continue
             running.append(
                 Running(
                     id=f"r{len(running)}",
                     team=draw(st.sampled_from(TEAMS)),
-                    node_id=f"n{i}",
+                    held=((f"n{i}", slots),),
                     accelerator=kind,
-                    slots=slots,
                     started_at=draw(st.floats(0, 100)),
                     is_leaving=draw(st.booleans()),
                     remaining_s=draw(st.floats(0, 1000)),
@@ -97,12 +104,12 @@ def after(scene: Scene, decision: Decision) -> tuple[list[Node], list[Running]]:
     kinds = {node.id: node.accelerator for node in scene.nodes}
     running = list(scene.running)
     for placed in decision.placements:
-        assert taken[placed.node_id].isdisjoint(placed.slots), "a slot is given once"
-        taken[placed.node_id].update(placed.slots)
-        job = jobs[placed.job_id]
-        running.append(
-            Running(job.id, job.team, placed.node_id, kinds[placed.node_id], len(placed.slots), 1000.0)
-        )
+        for part in placed.parts:
+            assert taken[part.node_id].isdisjoint(part.slots), "a slot is given once"
+            taken[part.node_id].update(part.slots)
+        job, kind = jobs[placed.job_id], kinds[placed.parts[0].node_id]
+        on = tuple((part.node_id, len(part.slots)) for part in placed.parts)
+        running.append(Running(job.id, job.team, on, kind, 1000.0))
     nodes = []
     for node in scene.nodes:
         assert taken[node.id] <= set(node.free_slots), "only free slots are given"
@@ -120,12 +127,14 @@ def test_each_job_is_placed_whole_where_it_can_run_or_waits_for_a_reason(scene: 
     placed = [placement.job_id for placement in decision.placements]
     assert sorted([*placed, *decision.reasons]) == sorted(jobs)
     for placement in decision.placements:
-        job, node = jobs[placement.job_id], nodes[placement.node_id]
+        job = jobs[placement.job_id]
+        on = [nodes[part.node_id] for part in placement.parts]
         allowed = scene.teams.get(job.team, NO_SHARE).accelerators
-        assert len(placement.slots) == job.devices_per_node
-        assert could_ever_run(job, node)
-        assert job.nodes == 1
-        assert allowed is None or node.accelerator in allowed
+        assert len(placement.parts) == len({node.id for node in on}) == job.nodes
+        assert {len(part.slots) for part in placement.parts} == {job.devices_per_node}
+        assert all(could_ever_run(job, node) for node in on)
+        assert len({node.accelerator for node in on}) == 1
+        assert allowed is None or on[0].accelerator in allowed
 
 
 @settings(deadline=None)
@@ -202,24 +211,28 @@ def test_no_slot_is_idle_that_a_waiting_and_permitted_job_fits(scene: Scene) -> 
     }
     heads = [one for one in decision.reservations if one.job_id not in taking_back]
     kinds = {node.id: node.accelerator for node in nodes}
-    assert len({kinds[one.node_id] for one in heads}) == len(heads), "one a type"
+    kept_for = {(kinds[one.node_id], one.job_id) for one in heads}
+    assert len({kind for kind, _ in kept_for}) == len(kept_for), "one a type"
     kept = Counter({node.id: 0 for node in nodes})
     for one in decision.reservations:
         kept[one.node_id] += one.slots
     books = Books(nodes, running, scene.teams)
     owed_teams = {job.team for job in scene.queue if job.id in taking_back}
     for job in scene.queue:
-        if job.id not in decision.reasons or job.nodes > 1 or job.team in owed_teams:
+        if job.id not in decision.reasons or job.team in owed_teams:
             continue
         allowed = scene.teams.get(job.team, NO_SHARE).accelerators
-        for node in nodes:
-            if not could_ever_run(job, node) or (allowed is not None and node.accelerator not in allowed):
+        with_room = Counter(
+            node.accelerator
+            for node in nodes
+            if could_ever_run(job, node) and len(node.free_slots) - kept[node.id] >= job.devices_per_node
+        )
+        for kind, n_nodes in with_room.items():
+            if n_nodes < job.nodes or (allowed is not None and kind not in allowed):
                 continue
-            if len(node.free_slots) - kept[node.id] < job.devices_per_node:
-                continue
-            claim = books.claim(job.team, node.accelerator, job.devices_per_node)
-            set_aside = bool(kept and any(kinds[id] == node.accelerator for id, n in kept.items() if n))
-            assert not claim.is_granted or set_aside, (job, node)
+            claim = books.claim(job.team, kind, job.devices_per_node * job.nodes)
+            set_aside = any(kinds[id] == kind for id, n in kept.items() if n)
+            assert not claim.is_granted or set_aside, (job, kind)
 
 
 @settings(deadline=None)
@@ -254,6 +267,6 @@ def test_only_what_was_borrowed_is_taken_and_only_for_what_is_owed(scene: Scene)
         assert victim.team != one.for_team == jobs[one.for_job].team
     for job_id in {one.for_job for one in decision.preemptions}:
         kind = next(one.accelerator for one in decision.preemptions if one.for_job == job_id)
-        owed[jobs[job_id].team, kind] += jobs[job_id].devices_per_node
+        owed[jobs[job_id].team, kind] += jobs[job_id].devices_per_node * jobs[job_id].nodes
     for (team, kind), slots in owed.items():
         assert held(now)[team, kind] + slots <= scene.teams[team].quotas[kind].nominal

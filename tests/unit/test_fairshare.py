@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared.domain.cluster import Node, Placement, Waiting, accelerator_fits
+from shared.domain.cluster import Node, Part, Placement, Waiting, accelerator_fits
 from shared.domain.fairshare import decide
 
 H100 = "NVIDIA H100 80GB HBM3"
@@ -40,9 +40,9 @@ def test_priority_goes_before_age_and_the_id_settles_ties() -> None:
 def test_no_slot_is_given_twice_and_the_fullest_node_that_fits_is_taken() -> None:
     decision = decide([node("big", 4), node("small", 2)], [job("a", 2), job("b", 2), job("c", 2)])
     assert decision.placements == (
-        Placement("a", "small", (0, 1)),
-        Placement("b", "big", (0, 1)),
-        Placement("c", "big", (2, 3)),
+        Placement("a", (Part("small", (0, 1)),)),
+        Placement("b", (Part("big", (0, 1)),)),
+        Placement("c", (Part("big", (2, 3)),)),
     )
 
 
@@ -72,10 +72,43 @@ def test_a_registered_model_runs_only_where_the_same_sources_are_installed() -> 
     assert placed([node("b", 1, models=frozenset({("net", "hash-1")}))], queue) == ["net"]
 
 
-def test_a_job_of_several_nodes_waits_and_is_told_why() -> None:
-    decision = decide([node("a", 4), node("b", 4)], [job("gang", nodes=2, at=1.0), job("one", at=2.0)])
-    assert "2 nodes" in decision.reasons["gang"]
+def test_a_gang_is_placed_whole_on_the_fullest_nodes_of_one_type() -> None:
+    nodes = [node("empty", 4), node("c", 2), node("b", 3), node("gpu", 4, accelerator=H100)]
+    decision = decide(nodes, [job("gang", 2, nodes=2)])
+    assert decision.placements == (Placement("gang", (Part("c", (0, 1)), Part("b", (0, 1)))),)
+
+
+def test_a_gang_that_finds_too_few_nodes_takes_none_and_is_told_how_many_there_are() -> None:
+    nodes = [node("a", 4), node("b", 3), node("gpu", 4, accelerator=H100)]
+    decision = decide(nodes, [job("gang", 4, nodes=2), job("cpus", 4, nodes=2, accelerator="cpu", at=1.0)])
+    assert decision.placements == ()
+    assert decision.reasons == {
+        "gang": "needs 2 nodes with 4 of type any each; 1 node has so many free",
+        "cpus": "needs 2 nodes with 4 of type cpu each; 1 node has so many free",
+    }
+
+
+def test_a_gang_for_which_there_are_too_few_nodes_says_so_and_holds_up_nobody() -> None:
+    nodes = [node("a", 4), node("b", 4), node("small", 1, slots=1), node("gpu", 8, slots=8, accelerator=H100)]
+    gangs = [job("three", 4, nodes=3), job("two", 8, nodes=2), job("none", 9, nodes=2), job("one", at=1.0)]
+    decision = decide(nodes, gangs)
     assert [placement.job_id for placement in decision.placements] == ["one"]
+    assert decision.reasons == {
+        "three": "needs 3 nodes with 4 of type any each; no more than 2 nodes of one type have that",
+        "two": "needs 2 nodes with 8 of type any each; no more than 1 node of one type has that",
+        "none": "needs 2 nodes with 9 of type any each; no node has that",
+    }
+
+
+def test_a_gang_takes_only_nodes_with_the_same_sources_of_its_model() -> None:
+    there, other = frozenset({("net", "hash-1")}), frozenset({("net", "hash-2")})
+    queue = [job("gang", 1, nodes=2, registered_model=("net", "hash-1"))]
+    assert placed([node("a", 1, models=there), node("b", 1, models=other)], queue) == []
+    decision = decide([node("a", 1, models=there), node("b", 1, models=other)], queue)
+    assert decision.reasons["gang"].endswith(
+        "no more than 1 node of one type with the registered model net has that"
+    )
+    assert placed([node("a", 1, models=there), node("b", 2, models=there | {("x", "y")})], queue) == ["gang"]
 
 
 @pytest.mark.parametrize(

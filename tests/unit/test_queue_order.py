@@ -53,7 +53,7 @@ def test_who_has_held_much_comes_later_and_who_is_owed_comes_first() -> None:
 
 def test_a_job_that_can_run_nowhere_gets_ahead_of_nobody_by_that() -> None:
     queue = (job("nowhere", "x", at=0, accelerator="cuda"), job("y", "y", at=1))
-    assert ids(turns(*queue, running=[Running("r", "x", "a", "cpu", 4, 0.0)])) == ["y", "nowhere"]
+    assert ids(turns(*queue, running=[Running("r", "x", (("a", 4),), "cpu", 0.0)])) == ["y", "nowhere"]
 
 
 def test_a_job_beyond_what_its_team_may_hold_is_barred_in_its_place() -> None:

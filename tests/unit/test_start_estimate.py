@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -69,6 +70,26 @@ def test_a_job_that_no_node_could_run_has_no_start_and_keeps_nobody_waiting() ->
     assert starts([node("a", NOW)], *queue, (job("1"), HOUR)) == [None, None, None, NOW]
 
 
+def test_a_gang_starts_when_so_many_nodes_of_one_accelerator_have_enough() -> None:
+    soon, late, last = Span(1.0, 2.0, 3.0), Span(10.0, 20.0, 30.0), Span(100.0, 200.0, 300.0)
+    nodes = [node("a", soon), node("b", last), node("c", late), node("gpu", NOW, accelerator=H100)]
+    assert starts(nodes, (job("pair", nodes=2), HOUR)) == [late], "the GPU is one node of another accelerator"
+    assert starts(nodes, (job("pair", nodes=2), HOUR), (job("1"), HOUR))[1] == NOW
+    larger = [node("a", soon), node("b", late, last)]
+    assert starts(larger, (job("pair", nodes=2), HOUR)) == [late], "nodes of two sizes"
+    assert starts(larger, (job("pair", nodes=2), HOUR), (job("1"), HOUR))[1] == Span(1.0, 200.0, 300.0)
+
+
+def test_who_is_behind_a_gang_waits_for_the_slots_that_it_has_taken() -> None:
+    nodes = [node("a", NOW, NOW), node("b", NOW, NOW), node("c", NOW, NOW)]
+    gang = (job("gang", 2, nodes=2), HOUR)
+    assert starts(nodes, gang, (job("1", 2), HOUR), (job("2", 2), HOUR)) == [
+        NOW,
+        NOW,
+        Span(0.0, 3600.0, 5400.0),
+    ]
+
+
 def test_who_waits_for_gpus_does_not_wait_for_cpus() -> None:
     nodes = [node("cpu", HOUR), node("gpu", NOW, accelerator=H100)]
     found = starts(nodes, (job("c", accelerator="cpu"), HOUR), (job("g", accelerator="cuda"), HOUR))
@@ -123,12 +144,13 @@ accelerators = st.sampled_from(["cpu", H100])
 clusters = st.lists(st.tuples(accelerators, st.lists(spans, min_size=1, max_size=5)), max_size=5).map(
     lambda drawn: [node(f"n{i}", *frees, accelerator=what) for i, (what, frees) in enumerate(drawn)]
 )
+sizes = st.sampled_from([1, 1, 2, 3])
 queues = st.lists(
-    st.tuples(st.integers(1, 5), st.sampled_from(["any", "cpu", "cuda"]), spans), max_size=12
+    st.tuples(st.integers(1, 5), sizes, st.sampled_from(["any", "cpu", "cuda"]), spans), max_size=12
 ).map(
     lambda drawn: [
-        Ahead(job(str(i), devices, accelerator=asked), holds)
-        for i, (devices, asked, holds) in enumerate(drawn)
+        Ahead(job(str(i), devices, accelerator=asked, nodes=nodes), holds)
+        for i, (devices, nodes, asked, holds) in enumerate(drawn)
     ]
 )
 
@@ -160,7 +182,7 @@ def test_more_work_that_runs_makes_no_start_earlier(
 def test_more_work_ahead_makes_no_start_earlier(
     nodes: list[NodeSlots], queue: list[Ahead], data: st.DataObject
 ) -> None:
-    new = Ahead(job("new", data.draw(st.integers(1, 5))), data.draw(spans))
+    new = Ahead(job("new", data.draw(st.integers(1, 5)), nodes=data.draw(sizes)), data.draw(spans))
     place = data.draw(st.integers(0, len(queue)))
     more = estimate_starts(nodes, [*queue[:place], new, *queue[place:]])
     for one in queue:
@@ -178,7 +200,8 @@ def test_bounds_are_in_their_order_and_the_same_question_has_the_same_answer(
     assert found == estimate_starts(list(reversed(nodes)), queue)
     for one in queue:
         span = found[one.job.id]
-        assert (span is None) == (not any(could_ever_run(one.job, place.node) for place in nodes))
+        able = Counter(place.node.accelerator for place in nodes if could_ever_run(one.job, place.node))
+        assert (span is None) == (max(able.values(), default=0) < one.job.nodes)
         if span is not None:
             assert span.earliest <= known(span.likely)
             assert span.earliest <= known(span.latest)
@@ -186,11 +209,11 @@ def test_bounds_are_in_their_order_and_the_same_question_has_the_same_answer(
                 assert span.likely <= known(span.latest)
 
 
-@given(clusters, queues)
+@given(clusters, queues, sizes)
 def test_of_like_jobs_the_one_that_is_ahead_starts_no_later(
-    nodes: list[NodeSlots], queue: list[Ahead]
+    nodes: list[NodeSlots], queue: list[Ahead], n_nodes: int
 ) -> None:
-    like = [replace(one, job=replace(one.job, devices_per_node=1, accelerator="any")) for one in queue]
+    like = [replace(one, job=job(one.job.id, nodes=n_nodes)) for one in queue]
     found = [span for span in estimate_starts(nodes, like).values() if span is not None]
     for ahead, behind in pairwise(found):
         assert ahead.earliest <= behind.earliest

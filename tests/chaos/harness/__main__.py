@@ -16,6 +16,7 @@ from harness.disks import in_own_mounts
 from harness.plan import make_plan
 from harness.scenarios import SCENARIOS
 from harness.stage import Order, Report, Stage, standing
+from harness.teams import teams_of
 from harness.workload import variety
 
 _STEP_S = 0.04
@@ -41,9 +42,15 @@ def _draw(stage: Stage, asked: argparse.Namespace) -> bool:
     plan = make_plan(asked.seed, asked.faults, every_s=asked.every)
     for fault in plan:
         _say(str(fault))
-    varieties = [variety(number) for number in range(asked.jobs)]
-    report = stage.act(Order(varieties, asked.epochs, n_late=asked.jobs // 3, limit_s=asked.limit), plan)
-    return _told(f"seed {asked.seed}", report, [])
+    n_late = asked.jobs // 3
+    order = Order(
+        [variety(number) for number in range(asked.jobs)],
+        asked.epochs,
+        n_late=n_late,
+        limit_s=asked.limit,
+        teams=teams_of(asked.jobs, n_late=n_late),
+    )
+    return _told(f"seed {asked.seed}", stage.act(order, plan), [])
 
 
 def _play(stage: Stage, name: str) -> bool:
@@ -54,6 +61,8 @@ def _play(stage: Stage, name: str) -> bool:
 
 def _told(name: str, report: Report, besides: list[str], *, may_overlap: bool = False) -> bool:
     parts = [table.HEADING, table.row(name, report), "", table.faults(report), table.recoveries(report)]
+    if report.order.teams:
+        parts.append(table.quotas(report))
     sys.stdout.write("\n".join([*parts, str(report.verdict), *besides]) + "\n\n")
     sys.stdout.flush()
     return report.verdict.holds(may_overlap=may_overlap) and not besides

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from harness.injector import Injected
 from harness.plan import LEVELS, SERVICES, SHORT_S, Kind
@@ -44,19 +43,28 @@ def unexplained(found: Sequence[Loss]) -> list[str]:
 
 
 def _of_job(job: Followed, one: Ended, faults: Sequence[Injected], scale: float) -> Iterator[Loss]:
-    lost = [str(raw["id"]) for raw in one.job.raw["attempts"] if raw["outcome"] == "lost"]
-    for attempt, (node, at) in zip(lost, _returns(job), strict=False):
-        yield Loss(job.id, attempt, node, at, _cause(attempt, node, at, faults, scale))
+    returns = _returns(job)
+    for number, raw in enumerate(one.job.raw["attempts"], start=1):
+        if raw["outcome"] == "lost" and number in returns:
+            attempt, (node, at) = str(raw["id"]), returns[number]
+            yield Loss(job.id, attempt, node, at, _cause(attempt, node, at, faults, scale))
 
 
-def _returns(job: Followed) -> list[tuple[str, float]]:
-    """The node that a job ran on and when it came back from there, for each time it did."""
-    moves = [(at, event) for at, event in job.heard if "new" in event.data]
-    return [
-        (str(before.raw["actor"]), at)
-        for (_, before), (at, after) in pairwise(moves)
-        if before.data["new"] == "running" and after.data["new"] == "queued"
-    ]
+def _returns(job: Followed) -> dict[int, tuple[str, float]]:
+    """By the number of the try: the node that a job ran on, and when it came back from there.
+
+    Also when it was leaving already, as it had been asked to hand its slots back.
+    """
+    number, node, returns = 0, None, {}
+    for at, event in job.heard:
+        new = event.data.get("new")
+        if new == "dispatched":
+            number, node = number + 1, None
+        elif new == "running":
+            node = str(event.raw["actor"])
+        elif new == "queued" and node is not None:
+            returns[number] = (node, at)
+    return returns
 
 
 def _cause(attempt: str, node: str, at: float, faults: Sequence[Injected], scale: float) -> Injected | None:

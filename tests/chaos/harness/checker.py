@@ -19,16 +19,18 @@ class Verdict:
     lost: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
     overlapping: list[str] = field(default_factory=list)
+    over_quota: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
     def holds(self, *, may_overlap: bool = False) -> bool:
         """Whether nothing was found; an overlap is none where the promise excepts it."""
-        return not (self.lost or self.doubled or self.wrong or (self.overlapping and not may_overlap))
+        broken = self.lost or self.doubled or self.over_quota or self.wrong
+        return not (broken or (self.overlapping and not may_overlap))
 
     def __str__(self) -> str:
         found = [
-            f"{kind}: {what}"
-            for kind in ("lost", "doubled", "overlapping", "wrong")
+            f"{kind.replace('_', ' ')}: {what}"
+            for kind in ("lost", "doubled", "overlapping", "over_quota", "wrong")
             for what in getattr(self, kind)
         ]
         return "\n".join(found) or "everything that was promised held"

@@ -58,6 +58,11 @@ class Cluster:
         return self.folder.admin_key.read_text(encoding="utf-8").strip()
 
     @property
+    def database_url(self) -> str:
+        """The database past all gates, for who looks on."""
+        return self.postgres.url(_DATABASE)
+
+    @property
     def witnesses(self) -> Path:
         """Where the ranks write what they do."""
         return self.folder.root / "witnesses"

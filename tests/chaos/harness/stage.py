@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 
 from harness import testimony
@@ -17,8 +18,10 @@ from harness.cluster import Cluster, running_cluster
 from harness.injections import keep_snapshot
 from harness.injector import GONE_WITHIN_S, Injected, Injector, boottime
 from harness.plan import Fault
+from harness.quota_watch import Looks, QuotaWatch
 from harness.recovery import Recovery, recoveries
 from harness.targets import trainers
+from harness.teams import OWED, Owed
 from harness.testimony import AttemptLog
 from harness.workload import Ended, Followed, Workload
 from scans import write_digits
@@ -37,7 +40,8 @@ class TookTooLong(RuntimeError):
 class Order:
     """Some jobs of one length, by variety. Faults begin once `computing` attempts have made a step.
 
-    The last `n_late` jobs are submitted while the faults go on.
+    The last `n_late` jobs are submitted while the faults go on. `teams`: whose each job is, with the quotas
+    of `teams.py`; left out, all are the first admin's, and nobody has a quota.
     """
 
     varieties: Sequence[str]
@@ -45,11 +49,24 @@ class Order:
     computing: int = 0
     n_late: int = 0
     limit_s: float = 600.0
+    teams: Sequence[str] = ()
+
+    @property
+    def jobs(self) -> list[tuple[str, str | None]]:
+        """Variety and team of each job."""
+        return list(zip_longest(self.varieties, self.teams))
+
+    @property
+    def owed(self) -> Mapping[str, Owed]:
+        return OWED if self.teams else {}
 
 
 @dataclass
 class Report:
-    """What came of an act. `attempts` counts outcomes; `seconds` are those of the act alone."""
+    """What came of an act. `attempts` counts outcomes; `seconds` are those of the act alone.
+
+    `looks`: at what teams held.
+    """
 
     order: Order
     scale: float
@@ -58,6 +75,7 @@ class Report:
     recoveries: list[Recovery]
     ended: dict[str, Ended]
     logs: list[AttemptLog]
+    looks: Looks = field(default_factory=Looks)
     seconds: float = 0.0
 
     @property
@@ -68,6 +86,12 @@ class Report:
     def attempts(self) -> Counter[str]:
         return Counter(str(raw["outcome"]) for one in self.ended.values() for raw in one.job.raw["attempts"])
 
+    @property
+    def preempted(self) -> int:
+        """How often a job was asked to hand back what it had borrowed."""
+        events = [event for one in self.ended.values() for event in one.events]
+        return sum(event.data.get("stop_reason") == "preempt" for event in events)
+
 
 @dataclass
 class Stage:
@@ -77,42 +101,47 @@ class Stage:
     scale: float
     say: Callable[[str], None]
     _workload: Workload
-    _file: str
     _references: dict[tuple[str, int], str] = field(default_factory=dict)
 
     def act(self, order: Order, plan: Sequence[Fault]) -> Report:
         """Submit the jobs, carry the plan out, and judge. Raises TookTooLong."""
         references = self._undisturbed(order)
-        began = time.monotonic()
-        first, n_early = len(self._workload.jobs), len(order.varieties) - order.n_late
-        for name in order.varieties[:n_early]:
-            self._submit(name, order.n_epochs)
+        self._workload.found(order.owed)
+        began, first = time.monotonic(), len(self._workload.jobs)
+        with QuotaWatch(self.cluster.database_url, order.owed) as watch:
+            faults = self._perform(order, plan)
+            report = self._judged(order, self._workload.jobs[first:], references, faults)
+        report.looks = watch.looks
+        report.verdict.over_quota += [f"{what} ({n} times)" for what, n in watch.looks.over.items()]
+        report.seconds = time.monotonic() - began
+        return report
+
+    def _perform(self, order: Order, plan: Sequence[Fault]) -> list[Injected]:
+        """The jobs and the faults, until all of them are over."""
+        first, n_early = len(self._workload.jobs), len(order.jobs) - order.n_late
+        for name, team in order.jobs[:n_early]:
+            self._workload.submit(name, order.n_epochs, team)
         early = self._workload.jobs[first:]
         self._until(lambda: self._n_computing(early) >= order.computing, order.limit_s, "first steps")
         keep_snapshot(self.cluster)
         if order.n_late:
             every_s = plan[-1].at * self.scale / (order.n_late + 1) if plan else 0.0
-            self._workload.submit_later(order.varieties[n_early:], self._file, order.n_epochs, every_s)
+            self._workload.submit_later(order.jobs[n_early:], order.n_epochs, every_s)
         injector = Injector(self.cluster, plan, self.scale)
         self._carry_out(injector, order.limit_s)
-        report = self._judged(order, self._workload.jobs[first:], references, injector.done)
-        report.seconds = time.monotonic() - began
-        return report
+        return injector.done
 
     def _undisturbed(self, order: Order) -> dict[str, str]:
         """Each variety's weights as a run makes them that no fault touches."""
         wanted = {(name, order.n_epochs) for name in order.varieties}
-        jobs = {key: self._submit(*key) for key in wanted - self._references.keys()}
+        jobs = {key: self._workload.submit(*key) for key in wanted - self._references.keys()}
         self._until(lambda: not self._workload.open, order.limit_s, "the undisturbed runs")
         for key, job in jobs.items():
-            ended = self._workload.ended(job.id)
+            ended = self._workload.ended(job)
             if ended.weights is None:
                 raise RuntimeError(f"an undisturbed run {ended.job.status}: {ended.job.why_failed}")
             self._references[key] = ended.weights
         return {name: self._references[name, order.n_epochs] for name in order.varieties}
-
-    def _submit(self, name: str, n_epochs: int) -> Followed:
-        return self._workload.submit(name, self._file, n_epochs)
 
     def _n_computing(self, followed: Sequence[Followed]) -> int:
         ours = {job.id for job in followed}
@@ -150,7 +179,7 @@ class Stage:
     ) -> Report:
         left = self._trainers_left()
         self._wait_for_free_slots()
-        ended = {job.id: self._workload.ended(job.id) for job in followed}
+        ended = {job.id: self._workload.ended(job) for job in followed}
         logs = testimony.read_logs(self.cluster.witnesses)
         verdict = judge(followed, ended, references, logs, order.n_epochs * STEPS_PER_EPOCH)
         check_leftovers(verdict, left, self._workload.nodes())
@@ -196,6 +225,5 @@ def standing(
     began = time.monotonic()
     with running_cluster(root, n_nodes=n_nodes, time_scale=scale, step_s=step_s) as cluster:
         say(f"the stack stands at {cluster.url} after {time.monotonic() - began:.0f} s; logs: {root}")
-        workload = Workload(cluster.url, cluster.api_key)
-        file = workload.upload(write_digits(root / "scans", 0, _N_PICTURES))
-        yield Stage(cluster, scale, say, workload, file)
+        pictures = write_digits(root / "scans", 0, _N_PICTURES)
+        yield Stage(cluster, scale, say, Workload(cluster.url, cluster.api_key, pictures))

@@ -8,13 +8,13 @@ from harness.recovery import Recovery, percentile
 from harness.stage import Report
 
 HEADING = (
-    "| run | time scale | jobs | faults | attempts lost | jobs lost | done twice | overlapping "
-    "| otherwise wrong | recovery p50 / p99 | seconds |\n|---|---|---|---|---|---|---|---|---|---|---|"
+    "| run | time scale | jobs | faults | attempts lost | jobs lost | done twice | overlapping | over quota "
+    "| otherwise wrong | recovery p50 / p99 | seconds |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
 def row(name: str, report: Report) -> str:
-    """One line; recovery is at the run's time scale."""
+    """One line; recovery is at the run's time scale. Over quota is none where no team had one."""
     verdict = report.verdict
     times = [one.seconds for one in report.recoveries]
     middle, most = percentile(times, 0.5), percentile(times, 0.99)
@@ -24,11 +24,18 @@ def row(name: str, report: Report) -> str:
         len(report.ended),
         len(report.injected),
         report.attempts["lost"],
-        *(len(found) for found in (verdict.lost, verdict.doubled, verdict.overlapping, verdict.wrong)),
+        *(len(found) for found in (verdict.lost, verdict.doubled, verdict.overlapping)),
+        len(verdict.over_quota) if report.order.teams else "-",
+        len(verdict.wrong),
         "-" if middle is None or most is None else f"{middle:.0f} / {most:.0f} s",
         f"{report.seconds:.0f}",
     ]
     return f"| {' | '.join(map(str, cells))} |"
+
+
+def quotas(report: Report) -> str:
+    """How often it was looked at what teams held, and how often something was taken back."""
+    return f"{report.looks}; {report.preempted} times a job was asked to hand back what it had borrowed"
 
 
 def faults(report: Report) -> str:

@@ -46,10 +46,15 @@ def answer_silence(engine: Engine, settings: Settings) -> list[Offer]:
 
 
 def expire_the_lost(engine: Engine, settings: Settings) -> None:
-    """Leases that ran out, and nodes not heard of for a lease."""
+    """Leases that ran out, gangs that wait for such a node, and nodes not heard of for a lease."""
     log = structlog.stdlib.get_logger(__name__)
+    lease_s, hold_after_s = settings.scaled(settings.lease_s), settings.scaled(settings.hold_after_s)
+    held = run_step(engine, reconcile.held_gangs, unrenewed_s=hold_after_s, lease_s=lease_s)
+    ended = _each(engine, held, reconcile.end_held_gang, unrenewed_s=hold_after_s, lease_s=lease_s)
     expired = _each(engine, run_step(engine, reconcile.expired_leases), reconcile.expire)
-    lost = run_step(engine, reconcile.lose_silent_nodes, lease_s=settings.scaled(settings.lease_s))
+    lost = run_step(engine, reconcile.lose_silent_nodes, lease_s=lease_s)
+    if any(ended):
+        log.warning("gangs were ended, as one of their nodes renews nothing", number=sum(ended))
     if any(expired):
         log.warning("leases ran out", number=sum(expired))
     for node_id in lost:

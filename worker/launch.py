@@ -10,6 +10,7 @@ from pydantic import Field
 
 from shared.domain.events import SPEC_FILE
 from shared.domain.shape import Shape
+from worker.run_clock import START_S
 
 LAUNCH_FILE = "launch.json"
 TRAINER_MODULE = "worker.training"
@@ -19,6 +20,9 @@ _ALLOWED = frozenset(
     {"PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"}
 )
 _ALLOWED_PREFIXES = ("NCCL_", "TORCH_NCCL_", "GLOO_", "UCX_", "FI_")
+# Nodes wait for one another as long as it takes, as some fetch their inputs longer than others. A node that
+# is gone is known by its lease, and a trainer that hangs is ended by its launcher.
+_MEETING_S = 24 * 3600
 _BOUND = Path(__file__).with_name("bound.py")
 _SOURCES = Path(__file__).parent.parent
 
@@ -31,6 +35,7 @@ class LaunchPlan(Shape):
     master_addr: str
     master_port: int
     slot_locks: list[str] = Field(description="lock files of this node's slots, in the order of local ranks")
+    interface: str | None = Field(None, description="over which ranks reach other nodes; None: gloo's choice")
     visible_devices: str | None = Field(None, description="CUDA_VISIBLE_DEVICES; None on CPU nodes")
     threads_per_rank: int = Field(ge=1)
     trainer_env: dict[str, str] = Field(default_factory=dict)
@@ -38,7 +43,10 @@ class LaunchPlan(Shape):
     hold_after_s: float = Field(description="a heartbeat older than this stops the ranks")
     kill_after_held_s: float = Field(description="ranks that were stopped for this long are killed")
     stall_s: float | None = Field(None, description="a run without a sign of life for this long is ended")
-    max_duration_s: float | None = Field(None, description="of running, over all tries of the job")
+    start_s: float = Field(START_S, description="given at least, before the first sign of life")
+    max_duration_s: float | None = Field(
+        None, description="of running, over all tries of the job; None: no limit, or another node keeps it"
+    )
     spent_s: float = Field(0.0, description="of it, in earlier tries")
     overtime_s: float = Field(30.0, description="beyond it; the engine stops by itself between two steps")
     batch: str | None = Field(None, description="which batch size is tried, in words")
@@ -52,6 +60,7 @@ def agent_command(plan: LaunchPlan, run: Path, module: str, launcher: int) -> li
         *(sys.executable, "-I", "-S", str(_BOUND), str(launcher), uid),
         *(sys.executable, "-m", _AGENT_MODULE, str(run), "torch.distributed.run"),
         "--rdzv-backend=static",
+        f"--rdzv-conf=timeout={_MEETING_S}",
         f"--nnodes={plan.nodes}",
         f"--node-rank={plan.node_rank}",
         f"--nproc-per-node={len(plan.slot_locks)}",
@@ -67,6 +76,8 @@ def agent_environment(plan: LaunchPlan, inherited: Mapping[str, str], launcher: 
     """The trainer's whole environment: an allow-list of `inherited`, the node's own, what ranks are told."""
     environment = _allowed(inherited)
     environment["OMP_NUM_THREADS"] = str(plan.threads_per_rank)
+    if plan.interface is not None:
+        environment.setdefault("GLOO_SOCKET_IFNAME", plan.interface)
     if plan.visible_devices is not None:
         environment["CUDA_VISIBLE_DEVICES"] = plan.visible_devices
     environment |= plan.trainer_env

@@ -10,22 +10,28 @@ from shared.domain.extraction import AnyRunSpec, batch_in_words
 from shared.settings import Settings
 from worker.devices import Devices
 from worker.launch import LaunchPlan
+from worker.rendezvous import interface_of
+from worker.run_clock import START_S
 from worker.slots import slot_lock_path
 
 LOG_BYTES = 10 * 1024 * 1024
 # For a step that hangs: between two steps the engine keeps max_duration_s by itself.
 OVERTIME_S = 30.0
+# Of a gang the ranks begin together, so that its first nodes wait for the last one's inputs.
+GANG_START_S = 3600.0
 
 
 def launch_plan(
     claim: Claim, settings: Settings, devices: Devices, environment: Mapping[str, str], spec: AnyRunSpec
 ) -> LaunchPlan:
     """`environment` is the worker's own: slots count the GPUs that the worker sees."""
+    is_gang = claim.nodes > 1
     return LaunchPlan(
         nodes=claim.nodes,
         node_rank=claim.node_rank,
         master_addr=claim.master_addr,
         master_port=claim.master_port,
+        interface=interface_of(settings.advertise_host) if is_gang else None,
         slot_locks=[str(slot_lock_path(settings.work_dir, slot)) for slot in claim.slots],
         visible_devices=_visible(claim.slots, devices, environment),
         threads_per_rank=max(1, len(os.sched_getaffinity(0)) // devices.n_slots),
@@ -34,7 +40,9 @@ def launch_plan(
         hold_after_s=settings.scaled(settings.hold_after_s),
         kill_after_held_s=settings.scaled(settings.kill_after_held_s),
         stall_s=settings.scaled(settings.stall_s),
-        max_duration_s=spec.max_duration_s,
+        start_s=GANG_START_S if is_gang else START_S,
+        # Clocks of other nodes run ahead of it by what they have waited for the first.
+        max_duration_s=spec.max_duration_s if claim.node_rank == 0 else None,
         spent_s=spec.spent_s or 0.0,
         overtime_s=settings.scaled(OVERTIME_S),
         batch=batch_in_words(spec),

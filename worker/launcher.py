@@ -29,6 +29,7 @@ from shared.domain.events import (
     OutcomeReport,
     StopRequest,
 )
+from shared.domain.failures import PEER_LOST, PORT_TAKEN
 from shared.domain.job import Outcome
 from worker.capped_log import CappedLog
 from worker.deaths import PROCESS_KILLED, for_memory, reports_of_deaths
@@ -37,6 +38,7 @@ from worker.launch import LAUNCH_FILE, TRAINER_MODULE, LaunchPlan, agent_command
 from worker.memory_kills import memory_kills
 from worker.outcome import FENCED, TRAINER_ENDED, ended_by, lost, overstayed, settle
 from worker.processes import become_subreaper, bind_to_parent, kill_all, stop_all, wake_all
+from worker.rendezvous import is_taken
 from worker.run_clock import RanClock, StallRule
 from worker.run_files import read_plain
 from worker.slots import hold_shared
@@ -47,6 +49,7 @@ _TICK_S = 0.1
 _READ_BYTES = 65_536
 _READS_A_TICK = 64
 _KILL_WAIT_S = 60.0
+_PORT_WAIT_S = 3.0
 
 
 def main() -> None:
@@ -82,7 +85,7 @@ class Launcher:
         self._rule = HoldRule(plan.hold_after_s, plan.kill_after_held_s)
         self._held = False
         self._clock = RanClock(time.monotonic())
-        self._stall = StallRule(plan.stall_s)
+        self._stall = StallRule(plan.stall_s, plan.start_s)
         self._memory_kills = memory_kills()
         self._stop: _Stop | None = None
         self._terminated = False
@@ -95,6 +98,11 @@ class Launcher:
         """Start the trainer and stay until it is over. False: some process could not be killed."""
         locks = [hold_shared(Path(path)) for path in self._plan.slot_locks]
         try:
+            port = self._plan.master_port
+            if self._plan.node_rank == 0 and is_taken(port, _PORT_WAIT_S):
+                message = f"another program holds the port {port} of this node, on which the ranks would meet"
+                self._settle(ended_by(PORT_TAKEN, message))
+                return True
             return self._run_trainer(module)
         finally:
             for descriptor in locks:
@@ -147,13 +155,20 @@ class Launcher:
             over = self._is_out_of_time()
             if over is not None:
                 return over
-            if self._grace_is_over():
-                assert self._stop is not None
-                return overstayed(self._stop.request)
+            late = self._grace_is_over()
+            if self._stop is not None and (late or self._waits_for_its_gang()):
+                asked = self._stop.request
+                return overstayed(asked) if late else _stopped_before_it_began(asked)
+
+    def _waits_for_its_gang(self) -> bool:
+        """Whether other nodes are not there yet: nobody has computed, and there is no rank to heed a stop."""
+        return self._plan.nodes > 1 and not signs_of_life(self._run)
 
     def _ended(self, status: int) -> OutcomeReport:
         if status == 0 and self._plan.node_rank > 0:
             return OutcomeReport(outcome=Outcome.SUCCEEDED)  # the result is node rank 0's
+        if status > 0 and self._waits_for_its_gang():
+            return lost("the nodes of this run did not find one another", code=PEER_LOST, run=self._run)
         how = f"was killed by signal {-status}" if status < 0 else f"ended with exit code {status}"
         code = PROCESS_KILLED if status < 0 else TRAINER_ENDED
         return lost(f"the trainer {how} and left no word why", code=code, run=self._run)
@@ -216,6 +231,10 @@ class Launcher:
             return StopRequest.model_validate_json(read_plain(self._run, STOP_FILE))
         except FileNotFoundError:
             return None
+
+
+def _stopped_before_it_began(asked: StopRequest) -> OutcomeReport:
+    return OutcomeReport(outcome=Outcome.STOPPED, reason=asked.reason)
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

@@ -17,7 +17,7 @@ from worker.run_folder import write_whole
 _LONGEST_TICK_S = 5.0
 _WRITE_EVERY_S = 1.0
 # torch is imported before the first sign of life, which a scale of times makes no faster.
-_START_S = 120.0
+START_S = 120.0
 
 
 @dataclass
@@ -56,7 +56,7 @@ class StallRule:
     """
 
     stall_s: float | None
-    start_s: float = _START_S
+    start_s: float = START_S
     _sign: Hashable = ()
     _since_s: float = 0.0
 

@@ -6,10 +6,8 @@ import time
 from collections.abc import Sequence
 
 from shared.domain.events import ErrorReport, OutcomeReport
-from shared.domain.failures import outcome_of
+from shared.domain.failures import NO_PROGRESS, outcome_of
 from worker.stacks import Standing
-
-_CODE = "no_progress"
 
 
 def no_progress(stall_s: float, standings: Sequence[Standing]) -> OutcomeReport:
@@ -21,13 +19,13 @@ def no_progress(stall_s: float, standings: Sequence[Standing]) -> OutcomeReport:
     stopped = [one.rank for one in standings if one.is_stopped]
     at_fault = stopped or [one.rank for one in standings if one.frame and not one.waits_in_torch]
     error = ErrorReport(
-        code=_CODE,
+        code=NO_PROGRESS,
         message=f"no rank got any further for {stall_s:g} s: {words}",
         traceback="\n".join(f"rank {one.rank}:\n{one.dump}" for one in standings) or None,
         rank=at_fault[0] if len(at_fault) == 1 else None,
         time=time.time(),
     )
-    return OutcomeReport(outcome=outcome_of(_CODE), error=error)
+    return OutcomeReport(outcome=outcome_of(NO_PROGRESS), error=error)
 
 
 def _in_words(standing: Standing) -> str:

@@ -5,7 +5,6 @@ All of it happens under the job's lock; every function here wants the rows locke
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from shared.db.artifact_rows import StoredArtifact, store_artifacts
+from shared.db.causes import cause_of, ends_the_others
 from shared.db.checkpoints import leave_out_taken_up
 from shared.db.fence import lock_attempt
 from shared.db.history import move
@@ -22,7 +22,7 @@ from shared.db.models import Allocation, Attempt, Job, Slot
 from shared.db.storable import storable
 from shared.db.suspicion import suspect
 from shared.domain.events import ErrorReport
-from shared.domain.failures import INTERNAL, THE_NODES_OWN, WORKER_LOST, explained
+from shared.domain.failures import INTERNAL, PEER_LOST, THE_NODES_OWN, WORKER_LOST, explained
 from shared.domain.job import (
     AFTER_STOP,
     LIVE_ALLOCATION_STATES,
@@ -101,7 +101,9 @@ def end_allocation(
     """End one allocation and let go of its slots: free when `clean`, else dirty until the node looks."""
     transition(allocation, to)
     allocation.outcome = outcome
-    allocation.error = storable(explained(error).model_dump(mode="json")) if error else None
+    # That it was silent was seen before it came back to say that its gang is over.
+    if allocation.error is None or (error is not None and error.code != PEER_LOST):
+        allocation.error = storable(explained(error).model_dump(mode="json")) if error else None
     allocation.ended_at = func.clock_timestamp()
     allocation.lease_expires_at = None
     slots = session.scalars(
@@ -129,12 +131,12 @@ def settle(
     """An allocation has ended: end the attempt and move the job if it was the last, else tell the others."""
     session.flush()
     if any(one.state in LIVE_ALLOCATION_STATES for one in allocations):
-        if attempt.state is not AttemptState.ENDING and _cause(allocations) is not None:
+        if attempt.state is not AttemptState.ENDING and ends_the_others(attempt, allocations):
             transition(attempt, AttemptState.ENDING)
             withdraw_offers(session, allocations)
             settle(session, job, attempt, allocations, actor=actor)
         return
-    cause = _cause(allocations)
+    cause = cause_of(allocations)
     transition(attempt, AttemptState.ENDED)
     attempt.outcome = (cause.outcome if cause else None) or Outcome.SUCCEEDED
     attempt.error = {**cause.error, "attempt": attempt.number} if cause and cause.error else None
@@ -145,24 +147,6 @@ def settle(
         _go_to(session, job, attempt, to, actor=actor, reason=reason)
     else:
         _move_on(session, job, attempt, actor)
-
-
-def _cause(allocations: Sequence[Allocation]) -> Allocation | None:
-    """The allocation that tells how the attempt ended; None if it is a success.
-
-    Node rank 0 holds the result: once it has succeeded, what becomes of its peers changes nothing. Otherwise
-    the earliest failure counts, and a peer that only saw another go is never the earliest.
-    """
-    if allocations[0].outcome is Outcome.SUCCEEDED:
-        return None
-    failures = [one for one in allocations if one.outcome not in (None, Outcome.SUCCEEDED)]
-    return min(failures, key=_when, default=None)
-
-
-def _when(allocation: Allocation) -> tuple[bool, float]:
-    error = allocation.error or {}
-    ended_at = allocation.ended_at.timestamp() if allocation.ended_at else math.inf
-    return error.get("code") == "peer_lost", float(error.get("time", ended_at))
 
 
 def _move_on(session: Session, job: Job, attempt: Attempt, actor: str) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session, aliased
 
-from shared.db.clock import seconds_ago
+from shared.db.clock import seconds_ago, seconds_from_now
 from shared.db.endings import end_allocation, lock_allocations, settle, withdraw_offers
 from shared.db.fence import lock_attempt
 from shared.db.history import lock_job, move
@@ -21,8 +23,8 @@ from shared.db.models import Allocation, Attempt, Job, NodeRow
 from shared.db.placement import Offer
 from shared.db.suspicion import suspect
 from shared.domain.events import ErrorReport
-from shared.domain.failures import explained
-from shared.domain.job import AllocationState, AttemptState, JobState, NodeState, Outcome
+from shared.domain.failures import WORKER_LOST, explained
+from shared.domain.job import AllocationState, AttemptState, JobState, NodeState, Outcome, transition
 
 ACTOR = "reconciler"
 BATCH = 100
@@ -53,11 +55,51 @@ def expire(session: Session, token: UUID) -> bool:
     over = [one for one in allocations if one.lease_expires_at and one.lease_expires_at < now]
     for allocation in over:
         message = f"the node {allocation.node_id} did not renew its lease in time"
-        error = ErrorReport(code="worker_lost", message=message, time=time.time())
+        error = ErrorReport(code=WORKER_LOST, message=message, time=time.time())
         end_allocation(session, allocation, AllocationState.EXPIRED, Outcome.LOST, error, clean=False)
     if over:
         settle(session, job, attempt, allocations, actor=ACTOR)
     return bool(over)
+
+
+def held_gangs(session: Session, *, unrenewed_s: float, lease_s: float) -> Sequence[UUID]:
+    """Tokens of running attempts with several nodes, one of which has renewed nothing for `unrenewed_s`."""
+    return session.scalars(
+        select(Attempt.lease_token)
+        .join(Allocation)
+        .where(
+            Attempt.nodes > 1,
+            Attempt.state == AttemptState.RUNNING,
+            Allocation.state == AllocationState.CLAIMED,
+            Allocation.lease_expires_at < _renewed_before(unrenewed_s, lease_s),
+        )
+        .distinct()
+        .limit(BATCH)
+    ).all()
+
+
+def end_held_gang(session: Session, token: UUID, *, unrenewed_s: float, lease_s: float) -> bool:
+    """Tell the other nodes of a gang to leave, as one has renewed nothing for `unrenewed_s`.
+
+    Its own launcher holds its ranks by then, or is gone with them, and the others wait for them. What is
+    claimed there still ends by its lease alone: only then is it sure that nothing runs.
+    """
+    found = lock_attempt(session, token)
+    if found is None or found[1].state is not AttemptState.RUNNING:
+        return False
+    attempt = found[1]
+    before = session.scalars(select(_renewed_before(unrenewed_s, lease_s))).one()
+    silent = [
+        one
+        for one in lock_allocations(session, attempt)
+        if one.lease_expires_at is not None and one.lease_expires_at < before
+    ]
+    if attempt.nodes == 1 or not silent:
+        return False
+    for allocation in silent:
+        allocation.error = _silence(f"has not renewed its lease for {unrenewed_s:g} s", allocation.node_id)
+    transition(attempt, AttemptState.ENDING)
+    return True
 
 
 def unanswered_offers(session: Session, *, offer_s: float) -> Sequence[UUID]:
@@ -166,3 +208,13 @@ def admit(session: Session, job_id: str) -> None:
     job.error = error.model_dump(mode="json")
     data = {"code": error.code, "error": job.error}
     move(session, job, JobState.FAILED, actor=ACTOR, reason=message, data=data)
+
+
+def _renewed_before(unrenewed_s: float, lease_s: float) -> ColumnElement[datetime]:
+    """When a lease ends that was last renewed `unrenewed_s` ago."""
+    return seconds_from_now(lease_s - unrenewed_s)
+
+
+def _silence(what: str, node_id: str) -> dict[str, Any]:
+    error = ErrorReport(code=WORKER_LOST, message=f"the node {node_id} {what}", time=time.time())
+    return explained(error).model_dump(mode="json")

@@ -17,9 +17,11 @@ INTERNAL = "internal"
 WORKER_LOST = "worker_lost"
 SUPERVISOR_FAILED = "supervisor_failed"
 DISK_FULL = "disk_full"
+PORT_TAKEN = "port_taken"
+NO_PROGRESS = "no_progress"
 
 # Of the node, not of the job: it gets no offers for a while, else it takes one job's try after another's.
-THE_NODES_OWN = frozenset({SUPERVISOR_FAILED, DISK_FULL})
+THE_NODES_OWN = frozenset({SUPERVISOR_FAILED, DISK_FULL, PORT_TAKEN})
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ FAILURES: Mapping[str, Failure] = {
         "the job was not done after max_duration_s of running, over all its tries",
         "a greater max_duration_s, fewer epochs, or more devices",
     ),
-    "no_progress": _machines(
+    NO_PROGRESS: _machines(
         "no rank got any further for stall_s; the traceback shows where each of them stood",
         "if each try stops in one place: the model, or its data, waits there for something that never comes",
     ),
@@ -189,6 +191,10 @@ FAILURES: Mapping[str, Failure] = {
     DISK_FULL: _machines(
         "no space was left on a node's disk (ENOSPC, or its quota), with what is free there now",
         "the operator makes room in THAW_WORK_DIR, or lowers THAW_CACHE_BYTES",
+    ),
+    PORT_TAKEN: _machines(
+        "another program holds the port of the node's slot, on which the ranks of a run would meet",
+        "the operator ends that program, or gives the node another THAW_PORT_BASE",
     ),
     "no_device": _machines("the node's GPU was not there when the trainer started", _OPERATOR),
     "artifact_store_unavailable": _machines("the artifact store could not be reached", "try again later"),

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import uuid
 import zipfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 from dispatch_rows import World
 from launched import SOURCES, free_port, marked
 from PIL import Image
+from safetensors.numpy import load
 from sklearn.datasets import load_digits
 from sqlalchemy import select, update
 
@@ -110,15 +112,16 @@ class House:
     world: World
     marker: str = field(default_factory=lambda: uuid.uuid4().hex)
 
-    def job(self, *, archive: bytes | None = None, n_epochs: int = 2, **resolved: Any) -> str:
-        """A queued job for both slots."""
+    def job(self, *, archive: bytes | None = None, n_epochs: int = 2, nodes: int = 1, **resolved: Any) -> str:
+        """A queued job of two ranks: for both slots of one node, or for one slot of each of two nodes."""
         row = resolved_job()
         hyperparameters = {**row["resolved"]["hyperparameters"], "n_epochs": n_epochs}
         return self.world.job(
             resolved={**row["resolved"], "hyperparameters": hyperparameters, **resolved},
             freeze_plan=row["freeze_plan"],
             training_file_id=self.file(digits_zip() if archive is None else archive),
-            devices_per_node=2,
+            devices_per_node=2 // nodes,
+            nodes=nodes,
         )
 
     def file(self, content: bytes) -> str:
@@ -151,22 +154,38 @@ class House:
         assert claimed is not None
         return claimed
 
-    def supervise(self, claim: Claim) -> subprocess.Popen[str]:
-        """A supervisor of its own process, as in Celery's pool."""
+    def claim_gang(self, job_id: str, *nodes: str, **of_attempt: Any) -> list[Claim]:
+        """The job on slot 0 of each of these nodes, by node rank; `of_attempt` changes where they meet."""
+        offers = self.world.offer_gang(job_id, *((node, (0,)) for node in nodes))
+        assert offers
+        values = {"master_port": free_port(), **of_attempt}
+        with transaction(self.world.engine) as session:
+            session.execute(update(Attempt).where(Attempt.job_id == job_id).values(values))
+        return [claim for claim in map(self.world.claim, offers) if claim is not None]
+
+    def work_dir(self, node: str) -> Path:
+        """Where a node keeps its cache, its runs and its locks."""
+        return self.settings.work_dir if node == "node-0" else self.settings.work_dir.parent / node
+
+    def supervise(
+        self, claim: Claim, node: str = "node-0", *, within: Sequence[str] = (), **changes: str
+    ) -> subprocess.Popen[str]:
+        """A supervisor of its own process, as in Celery's pool; `within` is a command that runs it."""
         environment = {
             "THAW_DATABASE_URL": self.settings.database_url.get_secret_value(),
             "THAW_REDIS_URL": "redis://127.0.0.1:1/0",
             "THAW_STORE_URL": self.settings.store_url,
-            "THAW_WORK_DIR": str(self.settings.work_dir),
-            "THAW_NODE_NAME": "node-0",
+            "THAW_WORK_DIR": str(self.work_dir(node)),
+            "THAW_NODE_NAME": node,
             "THAW_SLOTS": "2",
             "THAW_TIME_SCALE": str(self.settings.time_scale),
             "THAW_LEASE_S": str(self.settings.lease_s),
             "THAW_HOLD_AFTER_S": str(self.settings.hold_after_s),
             "THAW_TRAINER_ENV": json.dumps({"TINY_MARKER": self.marker}),
+            **changes,
         }
         process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM],
+            [*within, sys.executable, "-c", PROGRAM],
             cwd=SOURCES,
             env={**os.environ, **environment},
             stdin=subprocess.PIPE,
@@ -184,6 +203,12 @@ class House:
     def ranks(self) -> list[int]:
         """The ranks alone."""
         return [pid for pid in self.trainers() if b"worker.training" in words(pid) and b"-u" in words(pid)]
+
+    def weights(self, job_id: str) -> dict[str, bytes]:
+        """The tensors of the model that a job has left, by name."""
+        kept = self.artifacts(job_id)["model.safetensors"].storage_key
+        content = b"".join(open_store(self.settings.store_url).stream(kept))
+        return {name: tensor.tobytes() for name, tensor in load(content).items()}
 
     def checkpoints(self, job_id: str) -> list[Checkpoint]:
         with transaction(self.world.engine) as session:

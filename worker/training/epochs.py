@@ -28,7 +28,13 @@ from worker.training.preflight import check_output
 from worker.training.proofs import prove_ranks_equal
 from worker.training.recomputation import check_has_effect
 from worker.training.results import write_metrics
-from worker.training.resuming import CheckpointWriter, TakenUp, set_generators, take_up
+from worker.training.resuming import (
+    CheckpointWriter,
+    TakenUp,
+    check_same_start,
+    set_generators,
+    take_up,
+)
 from worker.training.run import Run
 from worker.training.schedule import learning_rate
 from worker.training.state import Kept, RunState, moving_tensors
@@ -44,6 +50,7 @@ class Epochs:
         self.state = RunState(changes=from_the_start(run.spec.changes))
         if run.spec.resume_from is not None:
             self.state, self._taken_up = take_up(run, Path(run.spec.resume_from))
+        check_same_start(run, self.state.step)
         settings = run.spec.hyperparameters
         self._phases = Phases(run, self.state.epoch, self._taken_up.phase if self._taken_up else None)
         self._checkpoints = CheckpointWriter(run)

@@ -102,8 +102,9 @@ def _write(run: Run, name: str, shape: BaseModel) -> None:
 
 
 def _leave(run: Run, reason: StopReason) -> None:
+    """Each node is told how its ranks left; the checkpoint is rank 0's."""
     run.progress.say(f"stopped: {reason}")
-    if run.ranks.is_first:
+    if run.ranks.is_first_of_node:
         _write(run, OUTCOME_FILE, OutcomeReport(outcome=Outcome.STOPPED, reason=reason))
 
 

@@ -39,6 +39,11 @@ class Ranks:
         return self.rank == 0
 
     @property
+    def is_first_of_node(self) -> bool:
+        """Whether it speaks for its node: nodes share no folder."""
+        return self.local_rank == 0
+
+    @property
     def is_alone(self) -> bool:
         return self.world_size == 1
 

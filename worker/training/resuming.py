@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Mapping
@@ -10,12 +11,14 @@ from errno import errorcode
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from shared.domain.disk_full import is_disk_full
-from shared.domain.events import CheckpointLine
+from shared.domain.events import MANIFEST_FILE, CheckpointLine
 from worker.training.changed import tell_of_changes
 from worker.training.checkpoints import write_checkpoint
+from worker.training.errors import TrainingFailed
 from worker.training.finite import check_weights
 from worker.training.generators import restore_generators, save_generators, seed_generators
 from worker.training.phases import Phases
@@ -49,6 +52,29 @@ def take_up(run: Run, folder: Path) -> tuple[RunState, TakenUp]:
     )
     tell_of_changes(run.progress, state.changes, state.step)
     return state, TakenUp(checkpoint.state["phase"], checkpoint.state["generators"])
+
+
+def check_same_start(run: Run, step: int) -> None:
+    """Raises TrainingFailed, on every rank, where some go on from another checkpoint than rank 0.
+
+    Each node fetches it for itself, and one may find a file damaged that another could read.
+    """
+    folder = run.spec.resume_from
+    which = _fingerprint(Path(folder)) if folder is not None else 0
+    every = [tuple(one.tolist()) for one in run.ranks.gather(torch.tensor([step, which]))]
+    other = next((rank for rank, start in enumerate(every) if start != every[0]), None)
+    if other is not None:
+        raise TrainingFailed(
+            f"the ranks do not go on from one checkpoint: rank 0 from step {every[0][0]}, "
+            f"rank {other} from step {every[other][0]}",
+            code="checkpoint_mismatch",
+        )
+
+
+def _fingerprint(checkpoint: Path) -> int:
+    """Of its manifest, which holds the sums of all other files."""
+    manifest = (checkpoint / MANIFEST_FILE).read_bytes()
+    return int.from_bytes(hashlib.sha256(manifest).digest()[:6])
 
 
 def set_generators(run: Run, taken_up: TakenUp | None) -> None:

@@ -9,7 +9,8 @@ from api.extraction_schemas import ExtractionSeconds, ExtractionSummary, Extract
 from api.job_fields import common_fields, seconds_by_part
 from api.schemas import JobSummary, JobView
 from api.views import attempt_view, job_summary, job_view
-from shared.db.models import Attempt, Job
+from shared.db.jobs import Try
+from shared.db.models import Job
 from shared.domain.extraction import ResolvedExtraction
 from shared.domain.job_kind import JobKind
 
@@ -21,7 +22,7 @@ def extraction_summary(job: Job) -> ExtractionSummary:
     return ExtractionSummary(**_fields(job))
 
 
-def extraction_view(job: Job, attempts: Sequence[Attempt]) -> ExtractionView:
+def extraction_view(job: Job, attempts: Sequence[Try]) -> ExtractionView:
     """An extraction with its attempts and result."""
     result = job.result or {}
     return ExtractionView(
@@ -36,7 +37,7 @@ def summary_of_kind(job: Job) -> JobSummary | ExtractionSummary:
     return job_summary(job) if job.kind is JobKind.FINE_TUNING else extraction_summary(job)
 
 
-def view_of_kind(job: Job, attempts: Sequence[Attempt]) -> JobView | ExtractionView:
+def view_of_kind(job: Job, attempts: Sequence[Try]) -> JobView | ExtractionView:
     """A job as its kind shows it, with everything that is known of it."""
     return job_view(job, attempts) if job.kind is JobKind.FINE_TUNING else extraction_view(job, attempts)
 

@@ -57,6 +57,18 @@ class JobError(BaseModel):
     attempt: int | None = Field(None, description="the try that failed last, counted from 1")
 
 
+class ShareView(BaseModel):
+    """One node's part of a try: its ranks run on these slots."""
+
+    node: str
+    node_rank: int = Field(description="0: its rank 0 writes checkpoints and the result")
+    slots: list[int]
+    accelerator: str = Field(description="the node's at that time")
+    state: str
+    outcome: str | None
+    error: dict[str, Any] | None
+
+
 class AttemptView(BaseModel):
     """One try of a job."""
 
@@ -64,6 +76,7 @@ class AttemptView(BaseModel):
     number: int
     state: str
     resume_from: str | None = Field(None, description="the checkpoint that it goes on from")
+    nodes: list[ShareView] = Field(description="where it runs or ran, by node rank")
     outcome: str | None
     error: dict[str, Any] | None
     ran_s: float = Field(description="how long its trainer has run; the time it was held is left out")

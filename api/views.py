@@ -20,14 +20,16 @@ from api.schemas import (
     NodeView,
     Plan,
     Seconds,
+    ShareView,
     SlotView,
     unix,
     unix_or_none,
 )
 from shared.db.inventory import Holders
 from shared.db.inventory import NodeView as KnownNode
+from shared.db.jobs import Try
 from shared.db.listed_checkpoints import ListedCheckpoint
-from shared.db.models import Artifact, Attempt, Event, File, Job, Metric
+from shared.db.models import Allocation, Artifact, Event, File, Job, Metric
 from shared.db.paging import Page
 from shared.domain.errors import NotFound
 from shared.domain.job import JobState
@@ -87,7 +89,7 @@ def job_summary(job: Job) -> JobSummary:
     return JobSummary(**_job_fields(job))
 
 
-def job_view(job: Job, attempts: Sequence[Attempt]) -> JobView:
+def job_view(job: Job, attempts: Sequence[Try]) -> JobView:
     """A job with its plan, attempts and result."""
     return JobView(
         **_job_fields(job),
@@ -113,18 +115,32 @@ def resolved_head(resolved: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def attempt_view(attempt: Attempt) -> AttemptView:
+def attempt_view(known: Try) -> AttemptView:
+    attempt = known.attempt
     return AttemptView(
         id=attempt.id,
         number=attempt.number,
         state=attempt.state,
         resume_from=attempt.resume_from,
+        nodes=[share_view(share) for share in known.shares],
         outcome=attempt.outcome,
         error=attempt.error,
         ran_s=attempt.ran_s,
         created_at=unix(attempt.created_at),
         running_at=unix_or_none(attempt.running_at),
         ended_at=unix_or_none(attempt.ended_at),
+    )
+
+
+def share_view(share: Allocation) -> ShareView:
+    return ShareView(
+        node=share.node_id,
+        node_rank=share.node_rank,
+        slots=sorted(share.slots),
+        accelerator=share.accelerator,
+        state=share.state,
+        outcome=share.outcome,
+        error=share.error,
     )
 
 

@@ -18,7 +18,7 @@ from api.services.extracting import submit_extraction
 from api.services.submit_once import submit_once
 from api.views import page_of
 from shared.db.deletion import delete_job
-from shared.db.jobs import attempts, list_jobs
+from shared.db.jobs import list_jobs, tries
 from shared.db.models import Job
 from shared.db.scope import Scope
 from shared.domain.extraction_spec import ExtractionSpec
@@ -70,4 +70,4 @@ def delete(job_id: str, scope: ScopeDep, caller: WriterDep) -> Deleted:
 
 
 def _shown(scope: Scope, job: Job) -> ExtractionView:
-    return extraction_view(job, attempts(scope, job.id))
+    return extraction_view(job, tries(scope, job.id))

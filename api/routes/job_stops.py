@@ -11,7 +11,7 @@ from api.extraction_views import view_of_kind
 from api.routes.kinds import post_of_each_kind
 from api.schemas import JobView
 from api.services.stops import resume_job, stop_job
-from shared.db.jobs import attempts
+from shared.db.jobs import tries
 from shared.db.models import Job
 from shared.db.scope import Scope
 from shared.domain.changes import Changes, TrainingChanges
@@ -70,4 +70,4 @@ def preempt(job_id: str, scope: ScopeDep, caller: OperatorDep) -> JobView | Extr
 
 
 def _shown(scope: Scope, job: Job) -> JobView | ExtractionView:
-    return view_of_kind(job, attempts(scope, job.id))
+    return view_of_kind(job, tries(scope, job.id))

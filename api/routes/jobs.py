@@ -17,7 +17,7 @@ from api.services.submit import submit
 from api.services.submit_once import submit_once
 from api.views import job_summary, job_view, page_of, resolved_head
 from shared.db.deletion import delete_job
-from shared.db.jobs import attempts, list_jobs
+from shared.db.jobs import list_jobs, tries
 from shared.db.models import Job
 from shared.db.scope import Scope
 from shared.domain.job_kind import JobKind
@@ -79,4 +79,4 @@ def plan(spec: PlanSpec, scope: ScopeDep, parts: PartsDep) -> Response:
 
 
 def _shown(scope: Scope, job: Job) -> JobView:
-    return job_view(job, attempts(scope, job.id))
+    return job_view(job, tries(scope, job.id))

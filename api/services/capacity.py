@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
@@ -21,11 +22,6 @@ def check_capacity(
 
     Refuses what no known node could ever give; where no node is known yet, refuses nothing.
     """
-    if asked.nodes > 1:
-        raise NotSupportedYet(
-            "jobs on several nodes are not supported yet; give 1, with more devices_per_node",
-            param="resources.nodes",
-        )
     views = all_nodes(session)
     nodes = [_as_node(view) for view in views]
     wanted = Waiting(
@@ -33,28 +29,51 @@ def check_capacity(
         order=(0, 0.0, ""),
         devices_per_node=asked.devices_per_node,
         accelerator=asked.accelerator,
+        nodes=asked.nodes,
         registered_model=registered_model,
     )
-    if nodes and not any(could_ever_run(wanted, node) for node in nodes):
+    able = Counter(node.accelerator for node in nodes if could_ever_run(wanted, node))
+    if nodes and not able:
         raise _too_much(asked, registered_model, nodes)
+    if nodes and asked.nodes > max(able.values()):
+        raise _too_many_nodes(asked, able)
     return _kinds(wanted, views)
+
+
+def check_one_node(asked: Resources, what: str, param: str) -> None:
+    """Raises NotSupportedYet for `what` on several nodes: each rank writes its part below its own node."""
+    if asked.nodes > 1:
+        raise NotSupportedYet(
+            f"{what} on one node only, and this job asks for {asked.nodes}; "
+            "give resources.nodes 1, with more devices_per_node",
+            param=param,
+        )
 
 
 def _kinds(wanted: Waiting, views: Sequence[NodeView]) -> list[NodeKind]:
     alike: dict[tuple[str, int | None], list[Node]] = {}
+    able: Counter[str] = Counter()
     for view in views:
         if view.node.state is not NodeState.LOST:
-            alike.setdefault((view.node.accelerator, view.node.memory_bytes), []).append(_as_node(view))
+            node = _as_node(view)
+            alike.setdefault((node.accelerator, view.node.memory_bytes), []).append(node)
+            able[node.accelerator] += could_ever_run(wanted, node)
     return [
-        NodeKind(accelerator, memory_bytes, len(nodes), _why_none(wanted, nodes))
+        NodeKind(accelerator, memory_bytes, len(nodes), _why_none(wanted, nodes, able[accelerator]))
         for (accelerator, memory_bytes), nodes in alike.items()
     ]
 
 
-def _why_none(wanted: Waiting, nodes: Sequence[Node]) -> str | None:
-    """Why none of these nodes, which are alike, could run the job; None where one could."""
+def _why_none(wanted: Waiting, nodes: Sequence[Node], n_able: int) -> str | None:
+    """Why none of these nodes, which are alike, could run the job; None where one could.
+
+    `n_able` nodes of their accelerator could take a share, other kinds of memory included.
+    """
     if any(could_ever_run(wanted, node) for node in nodes):
-        return None
+        short = (
+            f"the job asks for {wanted.nodes} nodes of one accelerator, and {n_able} of these could take it"
+        )
+        return short if n_able < wanted.nodes else None
     if not accelerator_fits(wanted.accelerator, nodes[0].accelerator):
         return f"the job asks for the accelerator {wanted.accelerator!r}"
     if wanted.devices_per_node > max(node.n_slots for node in nodes):
@@ -74,6 +93,18 @@ def _too_much(asked: Resources, model: tuple[str, str] | None, nodes: list[Node]
     else:
         param, wrong = "resources", f"no such node has the registered model {model[0] if model else ''!r}"
     return Invalid(f"{wrong}; the nodes have: {having}", param=param, code="never_available")
+
+
+def _too_many_nodes(asked: Resources, able: Counter[str]) -> Invalid:
+    most = max(able.values())
+    listed = ", ".join(f"{n} with {accelerator}" for accelerator, n in sorted(able.items()))
+    return Invalid(
+        f"the job asks for {asked.nodes} nodes at once, of one accelerator, with {asked.devices_per_node} "
+        f"devices of type {asked.accelerator!r} on each; the nodes that have them: {listed}; "
+        f"give at most {most}",
+        param="resources.nodes",
+        code="never_available",
+    )
 
 
 def _as_node(view: NodeView) -> Node:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from api.services.base_models import BaseModel
-from api.services.capacity import check_capacity
+from api.services.capacity import check_capacity, check_one_node
 from api.services.data_files import data_set, task_of
 from api.services.preprocessing import NORMALISATION, Normalisation, resolve_preprocessing
 from api.services.storable_texts import check_storable
@@ -86,6 +86,7 @@ def resolve_extraction(scope: Scope, settings: Settings, spec: ExtractionSpec) -
     shapes = _shapes(base, wanted, preprocessing)
     estimate = estimated_bytes(list(shapes.values()), wanted, int(file.details["n_samples"]))
     _check_size(estimate, wanted)
+    check_one_node(spec.resources, "activations are extracted", "resources.nodes")
     check_capacity(scope.session, spec.resources, base.registered_key)
     job = ResolvedExtraction(
         target=base.architecture,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from shared.db.deletion import check_base_stays
 from shared.db.history import move, record, record_created
-from shared.db.models import Artifact, Attempt, Job, Metric
+from shared.db.models import Allocation, Artifact, Attempt, Job, Metric
 from shared.db.paging import Order, Page, by_creation, read_page
 from shared.db.scope import Scope, storable
 from shared.db.teams import check_team_stays
@@ -46,9 +47,26 @@ def list_jobs(
     return read_page(scope.session, by_creation(query, Job, last, order), limit)
 
 
+@dataclass(frozen=True)
+class Try:
+    """An attempt, and each node's share of it by node rank."""
+
+    attempt: Attempt
+    shares: list[Allocation]
+
+
 def attempts(scope: Scope, job_id: str) -> list[Attempt]:
     """The tries of a job, first to last."""
     return list(scope.session.scalars(scope.select_of_job(Attempt, job_id).order_by(Attempt.number)))
+
+
+def tries(scope: Scope, job_id: str) -> list[Try]:
+    """The same, with what they hold or held of which nodes."""
+    found = {attempt.id: Try(attempt, []) for attempt in attempts(scope, job_id)}
+    shares = select(Allocation).where(Allocation.attempt_id.in_(found)).order_by(Allocation.node_rank)
+    for share in scope.session.scalars(shares):
+        found[share.attempt_id].shares.append(share)
+    return list(found.values())
 
 
 def artifacts(scope: Scope, job_id: str, *, after: str | None, limit: int) -> Page[Artifact]:

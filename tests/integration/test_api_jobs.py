@@ -271,7 +271,7 @@ BAD: dict[str, tuple[dict[str, Any], int, str, str]] = {
         "2 x cpu",
     ),
     "no such device": ({"resources": {"accelerator": "H100"}}, 422, "resources.accelerator", "2 x cpu"),
-    "several nodes": ({"resources": {"nodes": 2}}, 422, "resources.nodes", "not supported yet"),
+    "several nodes": ({"resources": {"nodes": 2}}, 422, "resources.nodes", "at most 1"),
     "odd size": (
         {"model": "vit_b_16", "preprocessing": {"image_size": 30}},
         422,

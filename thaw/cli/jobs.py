@@ -113,6 +113,9 @@ def _facts(job: Job) -> Iterator[tuple[str, str]]:
         yield "queue", f"place {place}; starts {start_in_words(job.raw.get('estimated_start'))}, UTC"
     if job.phase == "paused":
         yield "paused", f"holds no slots; `thaw resume {job.id}` goes on from its last checkpoint"
+    for share in _shares(job):
+        slots = ", ".join(str(slot) for slot in share["slots"])
+        yield "runs on", f"{share['node']}, slots {slots}"
     for change in job.raw.get("changes") or ():
         yield "changed", f"{change['field']} {change['old']} -> {change['new']}, {when(change['time'])} UTC"
     yield from extraction_facts(job) if kind_of(job.id) is Kind.FEATURE_EXTRACTION else _training_facts(job)
@@ -122,6 +125,16 @@ def _facts(job: Job) -> Iterator[tuple[str, str]]:
     timings = job.raw["timings"].items()
     yield "time", ", ".join(f"{name} {clock(seconds)}" for name, seconds in timings if seconds is not None)
     yield from failure_facts(job)
+
+
+def _shares(job: Job) -> list[Mapping[str, Any]]:
+    """Each node's part of the try that goes on; none of a job that does not run."""
+    return [
+        share
+        for attempt in job.raw.get("attempts") or ()
+        for share in attempt.get("nodes") or ()
+        if attempt["outcome"] is None
+    ]
 
 
 def _training_facts(job: Job) -> Iterator[tuple[str, str]]:

@@ -208,7 +208,8 @@ def test_of_two_admins_who_revoke_one_another_at_once_one_stays(api: ApiHouse) -
 def test_a_team_that_owns_something_stays(api: ApiHouse) -> None:
     new_team(api, "busy")
     key = with_key(new_key(api, "member", team="busy"))
-    api.client.headers, admin = key, dict(api.client.headers)  # type: ignore[assignment]
+    admin = dict(api.client.headers)
+    api.client.headers.update(key)
     file = api.data_set("a", "b")
     job = api.job(training_file=file)["id"]
     refused(api.client.delete("/v1/teams/busy", headers=admin), 409, None, "1 job;")

@@ -94,8 +94,8 @@ def test_metrics_and_checkpoints_are_paged(api: ApiHouse) -> None:
                 )
             )
 
-    def get(noun: str, **params: object) -> dict[str, list[dict[str, object]]]:
-        answer = api.client.get(f"{JOBS}/{job}/{noun}", params=params)  # type: ignore[arg-type]
+    def get(noun: str, **params: str | int) -> dict[str, list[dict[str, object]]]:
+        answer = api.client.get(f"{JOBS}/{job}/{noun}", params=params)
         assert answer.status_code == 200, answer.text
         found: dict[str, list[dict[str, object]]] = answer.json()
         return found

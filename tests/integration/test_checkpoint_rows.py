@@ -8,11 +8,12 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from checkpoint_rows import go_on_from, next_try, store
 from dispatch_rows import World
 from sqlalchemy import select, update
 from supervised import resolved_job
 
-from shared.db import checkpoints, leases
+from shared.db import checkpoints
 from shared.db.engine import make_engine, transaction
 from shared.db.leases import Claim
 from shared.db.listed_checkpoints import list_checkpoints
@@ -20,7 +21,7 @@ from shared.db.models import Checkpoint
 from shared.db.scope import Scope
 from shared.db.steps import run_step
 from shared.db.work import load_work
-from shared.domain.events import CheckpointManifest, ErrorReport
+from shared.domain.events import ErrorReport
 from shared.domain.job import JobState, Outcome, StopReason
 
 RESOLVED: dict[str, Any] = {"target": {"source": "torchvision", "name": "resnet18", "hash": None}}
@@ -33,26 +34,6 @@ def world(database_url: str) -> Iterator[World]:
     engine.dispose()
 
 
-def store(world: World, claimed: Claim, step: int, *, is_best: bool = False) -> bool:
-    manifest = CheckpointManifest(epoch=step, step=step, is_best=is_best, metrics={"loss": 0.5}, files=[])
-    return run_step(
-        world.engine,
-        leases.add_checkpoint,
-        token=claimed.token,
-        manifest=manifest,
-        storage_prefix=f"{claimed.attempt_id}/{step}",
-        actor="node-0",
-    )
-
-
-def next_try(world: World, claimed: Claim, outcome: Outcome = Outcome.LOST, **report: Any) -> Claim:
-    """The job's next attempt, after this one has ended."""
-    assert world.finish(claimed, outcome, **report)
-    following = world.claim(world.offer(claimed.job_id))
-    assert following is not None
-    return following
-
-
 def left_out(world: World, claimed: Claim, checkpoint_id: str) -> bool:
     return run_step(
         world.engine,
@@ -61,12 +42,6 @@ def left_out(world: World, claimed: Claim, checkpoint_id: str) -> bool:
         checkpoint_id=checkpoint_id,
         why="rotten",
         actor="node-0",
-    )
-
-
-def go_on_from(world: World, claimed: Claim, checkpoint_id: str | None) -> bool:
-    return run_step(
-        world.engine, checkpoints.go_on_from, token=claimed.token, checkpoint_id=checkpoint_id, actor="node-0"
     )
 
 

@@ -13,12 +13,12 @@ from uuid import uuid4
 
 import pytest
 from api_house import ApiHouse, api_on, refused
+from checkpoint_rows import go_on_from, next_try, store
 from dispatch_rows import World
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, insert, text, update
 from sqlalchemy.orm import Session
-from test_checkpoint_rows import go_on_from, next_try, store
 
 from shared.db import leases
 from shared.db.clock import now
@@ -253,7 +253,7 @@ def _plan(session: Session, asked: Window) -> str:
             seen.append("\n".join(lines))
             return real(query)
 
-    used(Explaining(), asked, (Group.TEAM,), team_id=None, now=asked.end)  # type: ignore[arg-type]
+    used(Explaining(), asked, (Group.TEAM,), team_id=None, now=asked.end)  # type: ignore[arg-type]  # no more of a session is used
     return seen[0]
 
 

@@ -115,8 +115,8 @@ def _changes_a_disk(function: Any) -> bool:
 
 def _descriptor_in(frame: FrameType) -> int:
     """The descriptor that the function at work is about to sync."""
-    found = frame.f_locals.get("descriptor", frame.f_locals.get("file"))
-    return found if isinstance(found, int) else int(found.fileno())  # type: ignore[union-attr]
+    found = frame.f_locals["descriptor" if "descriptor" in frame.f_locals else "file"]
+    return found if isinstance(found, int) else int(found.fileno())
 
 
 class Writer:

@@ -13,7 +13,7 @@ import sys
 import time
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
@@ -45,12 +45,12 @@ class _Witness:
         register_optimizer_step_post_hook(self._stepped)
         leave = os._exit  # by which a rank ends once all is written
 
-        def say_and_leave(status: int) -> None:
+        def say_and_leave(status: int, /) -> NoReturn:
             if os.getpid() == self._pid:  # and no process that loads its data
                 self._say("end", status=status)
             leave(status)
 
-        os._exit = say_and_leave  # type: ignore[assignment]
+        os._exit = say_and_leave
 
     def _stepped(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """AdamW counts its steps over the whole job: the count comes back with the checkpoint."""

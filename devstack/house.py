@@ -13,13 +13,13 @@ from pathlib import Path
 from devstack.folder import DataFolder
 from devstack.processes import Part
 from devstack.roll import has_registered
+from shared.setting_names import FOR_THE_CLIENT
 
 ROOT = Path(__file__).resolve().parent.parent
 # Below the ports that the system gives to outgoing connections.
 _RENDEZVOUS_PORTS = range(20_000, 32_000)
 _PORTS_OF_A_NODE = 16
 _WORKER_STOPS_WITHIN_S = 45.0
-_FOR_THE_CLIENT = {"THAW_URL", "THAW_API_KEY"}
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class House:
 
 def environment(folder: DataFolder, database_url: str, redis_url: str) -> dict[str, str]:
     """What Thaw's processes are told: our own environment, less what is meant for the client."""
-    ours = {name: value for name, value in os.environ.items() if name not in _FOR_THE_CLIENT}
+    ours = {name: value for name, value in os.environ.items() if name not in FOR_THE_CLIENT}
     return {
         "THAW_LOG_LEVEL": "INFO",
         **ours,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from contextlib import suppress
@@ -13,6 +14,8 @@ from devstack.house import House, environment
 from devstack.postgres import Postgres
 from devstack.redis import Redis
 from devstack.supervisor import Stopped, Supervisor
+from shared.setting_names import unknown_names
+from shared.settings import Settings
 
 HOST = "127.0.0.1"
 _DATABASE = "thaw"
@@ -20,7 +23,7 @@ _DEFAULT_SLOTS = 2
 
 
 class BadOption(ValueError):
-    """An option of `thaw up` that cannot be kept."""
+    """An option of `thaw up`, or a variable around it, that cannot be kept."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Options:
 
 def up(options: Options) -> None:
     """Bring the stack up, say so on standard output, and keep it up until asked to stop."""
+    _check_environment()
     slots = _slots_of_each_node(options)
     folder = DataFolder.prepare(options.data_dir)
     with suppress(Stopped), folder.locked(), Supervisor() as supervisor:
@@ -48,6 +52,12 @@ def up(options: Options) -> None:
         sys.stdout.write(f"ready http://{HOST}:{port}\n")
         sys.stdout.flush()
         supervisor.watch()
+
+
+def _check_environment() -> None:
+    """Said here, where it is seen; every part would refuse it in its log."""
+    if complaint := unknown_names(os.environ, Settings.model_fields):
+        raise BadOption(complaint)
 
 
 def _start_databases(supervisor: Supervisor, folder: DataFolder) -> House:

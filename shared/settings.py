@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from functools import lru_cache
 from pathlib import Path
@@ -9,13 +10,15 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.setting_names import PREFIX, unknown_names
+
 MIB = 1024 * 1024
 
 
 class Settings(BaseSettings):
-    """All settings. A `THAW_` variable that names none of them is not read."""
+    """All settings. What a `THAW_` variable that names none of them comes to: `setting_names.py`."""
 
-    model_config = SettingsConfigDict(env_prefix="THAW_", extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid")
 
     # What every process needs.
     database_url: SecretStr = Field(
@@ -99,5 +102,7 @@ class Settings(BaseSettings):
 
 @lru_cache
 def get_settings() -> Settings:
-    """The settings of this process, read once."""
+    """The settings of this process, read once. A `THAW_` variable that names none ends it, in words."""
+    if complaint := unknown_names(os.environ, Settings.model_fields):
+        raise SystemExit(complaint)
     return Settings()

@@ -94,8 +94,8 @@ def test_a_job_outlives_the_kill_of_any_of_its_processes(
 def test_a_job_killed_at_five_random_steps_ends_with_the_bytes_of_one_that_nobody_touched(
     own_stack: Stack, digits: Path, tmp_path: Path
 ) -> None:
-    seed = int(os.environ.get("THAW_TEST_SEED", random.randrange(2**32)))
-    sys.stdout.write(f"seed {seed}: THAW_TEST_SEED={seed} draws the same steps\n")
+    seed = int(os.environ.get("TEST_SEED", random.randrange(2**32)))
+    sys.stdout.write(f"seed {seed}: TEST_SEED={seed} draws the same steps\n")
     drawn = random.Random(seed)
     with Thaw(own_stack.url, own_stack.api_key) as thaw:
         file = thaw.files.upload(digits).id

@@ -79,8 +79,8 @@ def test_so_is_the_name_of_the_folder_that_the_first_one_makes(tmp_path: Path) -
 
 @pytest.mark.slow
 def test_killed_two_hundred_times_at_random_moments(tmp_path: Path) -> None:
-    seed = int(os.environ.get("THAW_TEST_SEED", random.randrange(2**32)))
-    sys.stdout.write(f"seed {seed}: THAW_TEST_SEED={seed} draws the same moments\n")
+    seed = int(os.environ.get("TEST_SEED", random.randrange(2**32)))
+    sys.stdout.write(f"seed {seed}: TEST_SEED={seed} draws the same moments\n")
     drawn, took, step, torn = random.Random(seed), how_long(tmp_path), 0, 0
 
     for kill in range(KILLS):

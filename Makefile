@@ -22,11 +22,15 @@ $(READY): pyproject.toml constraints.txt examples/registered_models/pyproject.to
 demo: $(READY) ## the whole service on this machine: five real jobs, their progress, a table of results
 	@$(BIN)/python examples/demo.py
 
-test: $(READY) ## the test suite on a real Postgres and a real Redis
-	@$(BIN)/python -m pytest -m "not slow"
+# Half of what the tests do is waiting. The tests of a file stay together and in order: they share its fixtures.
+TESTERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder
 
-test-all: test ## make test, then the slow tests: the demo, every model, API fuzzing, the images
-	@$(BIN)/python -m pytest -m slow
+test: $(READY) ## the test suite on a real Postgres and a real Redis
+	@$(PYTEST) -m "not slow"
+
+test-all: $(READY) ## make test and the slow tests in one run: the demo, every model, API fuzzing, the images
+	@$(PYTEST)
 
 JOBS ?= 12
 FAULTS ?= 20

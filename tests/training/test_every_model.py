@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -110,10 +111,7 @@ def compared(request: pytest.FixtureRequest) -> Iterator[list[tuple[str, str, in
 
 
 def write(config: pytest.Config, lines: list[str]) -> None:
-    """Past pytest's capturing."""
-    terminal = config.pluginmanager.get_plugin("terminalreporter")
-    capturing = config.pluginmanager.get_plugin("capturemanager")
-    with capturing.global_and_fixture_disabled():
-        terminal.ensure_newline()
-        for line in lines:
-            terminal.write_line(line)
+    """Past pytest's capturing, from whichever of its processes this is: only the first has a reporter."""
+    with config.pluginmanager.get_plugin("capturemanager").global_and_fixture_disabled():
+        sys.stderr.write("\n".join(["", *lines, ""]))
+        sys.stderr.flush()

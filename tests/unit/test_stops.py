@@ -14,7 +14,7 @@ CANCEL, PAUSE, PREEMPT, DRAIN = StopReason.CANCEL, StopReason.PAUSE, StopReason.
 WITHOUT_SLOTS = (JobState.VALIDATING_FILES, JobState.QUEUED, JobState.PAUSED)
 
 
-@pytest.mark.parametrize(("state", "asked"), [*product(FINAL_JOB_STATES, StopReason)])
+@pytest.mark.parametrize(("state", "asked"), [*product(sorted(FINAL_JOB_STATES), StopReason)])
 def test_what_is_over_is_neither_stopped_nor_resumed(state: JobState, asked: StopReason) -> None:
     for ask in (lambda job: asked_to_stop(job, asked), lambda job: may_go_on(job, is_changed=False)):
         with pytest.raises(Conflict, match=f"job j is over already: {state}") as refused:

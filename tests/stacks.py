@@ -29,10 +29,11 @@ class Stack:
 
 
 @contextmanager
-def running_stack(data_dir: Path, **environment: str) -> Iterator[Stack]:
-    """The stack with one worker of 2 CPU slots on a free port, stopped at the end."""
+def running_stack(data_dir: Path, *, workers: int = 1, slots: int = 2, **environment: str) -> Iterator[Stack]:
+    """The stack on a free port, with workers of so many CPU slots each, stopped at the end."""
     log = data_dir / "up.log"
-    options = ["--data-dir", str(data_dir), "--port", "0", "--workers", "1", "--slots", "2"]
+    nodes = ["--workers", str(workers), "--slots", str(slots)]
+    options = ["--data-dir", str(data_dir), "--port", "0", *nodes]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "thaw", "up", *options],

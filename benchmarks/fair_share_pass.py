@@ -1,6 +1,7 @@
 """How long the pure decision of one scheduling pass takes: 10,000 queued jobs, 1,000 nodes, no database.
 
-Three moments of one cluster of 8-slot nodes and 50 teams, with quotas, weights and past usage from a seed:
+Three moments of one cluster of 8-slot nodes and 50 teams, with quotas, weights, past usage and each job's
+estimate of memory from a seed:
 empty, so that all that fits is placed; busy, with a quarter of each node free; and full of what was borrowed
 while teams that own their slots come back, so that hundreds of jobs are asked to leave at once.
 
@@ -31,6 +32,8 @@ from shared.domain.quota import Quota, TeamShare
 RESULTS = Path(__file__).parent / "results" / "fair_share_pass.json"
 NODES, SLOTS, QUEUED, TEAMS, PASSES = 1_000, 8, 10_000, 50, 100
 TYPES = ("NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-80GB", "Tesla T4", "cpu")
+GIB = 2**30
+MEMORY = dict(zip(TYPES, (79.6, 79.6, 15.0), strict=False))
 WISHES = ("any", "cuda", "cpu", "H100", "A100", "T4")
 SIZES = (1, 1, 1, 1, 2, 2, 4, 8)
 WANTED_P99_MS = 200.0
@@ -95,7 +98,8 @@ def drawn(free_share: float, *, owners: int) -> Moment:
             running.append(
                 Running(f"r{len(running)}", team, ((f"n{number:04}", slots),), kind, since, remaining_s=left)
             )
-        nodes.append(Node(f"n{number:04}", kind, SLOTS, free))
+        memory = int(MEMORY[kind] * GIB) if kind in MEMORY else None
+        nodes.append(Node(f"n{number:04}", kind, SLOTS, free, memory_bytes=memory))
     teams = {name: share(chance, owns=i < owners or i % 2 == 0) for i, name in enumerate(names)}
     past = {(name, kind): chance.random() * 60 for name in names for kind in TYPES}
     return Moment(nodes, running, [waiting(chance, i, names) for i in range(QUEUED)], teams, past)
@@ -110,7 +114,10 @@ def waiting(chance: random.Random, number: int, names: list[str]) -> Waiting:
     """A queued job; teams send jobs in very different numbers."""
     team = names[min(int(chance.paretovariate(0.8)) - 1, len(names) - 1)]
     order = (-chance.choice((0, 0, 0, 5)), float(number), f"q{number:05}")
-    return Waiting(order[2], order, chance.choice(SIZES), chance.choice(WISHES), team=team)
+    devices, wish = chance.choice(SIZES), chance.choice(WISHES)
+    # Each by a batch and a network of its own: no two estimates are equal.
+    memory = int(GIB * min(chance.lognormvariate(2, 1), 79.0))
+    return Waiting(order[2], order, devices, wish, team=team, memory_bytes=memory)
 
 
 MOMENTS: dict[str, Callable[[], Moment]] = {

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sqlalchemy.orm import Session
 
 from shared.db.inventory import NodeView, all_nodes
-from shared.domain.cluster import Node, Waiting, accelerator_fits, could_ever_run
+from shared.domain.cluster import Node, Waiting, accelerator_fits, could_ever_run, holds
 from shared.domain.errors import Invalid, NotSupportedYet
 from shared.domain.fits import NodeKind
 from shared.domain.job import NodeState
+from shared.domain.memory import gib
 from shared.domain.spec import Resources
 
 
 def check_capacity(
     session: Session, asked: Resources, registered_model: tuple[str, str] | None
 ) -> list[NodeKind]:
-    """The kinds of nodes there are just now, by accelerator and memory.
+    """The kinds of nodes there are, by accelerator and memory, those that are lost among them.
 
     Refuses what no known node could ever give; where no node is known yet, refuses nothing.
     """
@@ -31,13 +33,14 @@ def check_capacity(
         accelerator=asked.accelerator,
         nodes=asked.nodes,
         registered_model=registered_model,
+        memory_bytes=asked.min_memory_bytes,
     )
     able = Counter(node.accelerator for node in nodes if could_ever_run(wanted, node))
     if nodes and not able:
         raise _too_much(asked, registered_model, nodes)
     if nodes and asked.nodes > max(able.values()):
         raise _too_many_nodes(asked, able)
-    return _kinds(wanted, views)
+    return _kinds(replace(wanted, memory_bytes=None), views)
 
 
 def check_one_node(asked: Resources, what: str, param: str) -> None:
@@ -51,17 +54,26 @@ def check_one_node(asked: Resources, what: str, param: str) -> None:
 
 
 def _kinds(wanted: Waiting, views: Sequence[NodeView]) -> list[NodeKind]:
-    alike: dict[tuple[str, int | None], list[Node]] = {}
-    able: Counter[str] = Counter()
+    alike: dict[tuple[str, int | None], list[NodeView]] = {}
+    able: Counter[tuple[str, bool]] = Counter()
     for view in views:
-        if view.node.state is not NodeState.LOST:
-            node = _as_node(view)
-            alike.setdefault((node.accelerator, view.node.memory_bytes), []).append(node)
-            able[node.accelerator] += could_ever_run(wanted, node)
+        alike.setdefault((view.node.accelerator, view.node.memory_bytes), []).append(view)
+        able[view.node.accelerator, _is_there(view)] += could_ever_run(wanted, _as_node(view))
     return [
-        NodeKind(accelerator, memory_bytes, len(nodes), _why_none(wanted, nodes, able[accelerator]))
-        for (accelerator, memory_bytes), nodes in alike.items()
+        _kind(wanted, views, able[accelerator, True], able[accelerator, False])
+        for (accelerator, _), views in alike.items()
     ]
+
+
+def _kind(wanted: Waiting, views: Sequence[NodeView], n_able: int, n_lost: int) -> NodeKind:
+    """Nodes that are alike: judged by those that are there, where some are."""
+    node, there = views[0].node, [view for view in views if _is_there(view)]
+    why = _why_none(wanted, [_as_node(view) for view in there or views], n_able if there else n_able + n_lost)
+    return NodeKind(node.accelerator, node.memory_bytes, len(there), why, len(views) - len(there))
+
+
+def _is_there(view: NodeView) -> bool:
+    return view.node.state is not NodeState.LOST
 
 
 def _why_none(wanted: Waiting, nodes: Sequence[Node], n_able: int) -> str | None:
@@ -83,13 +95,17 @@ def _why_none(wanted: Waiting, nodes: Sequence[Node], n_able: int) -> str | None
 
 
 def _too_much(asked: Resources, model: tuple[str, str] | None, nodes: list[Node]) -> Invalid:
-    having = ", ".join(sorted({f"{node.n_slots} x {node.accelerator}" for node in nodes}))
+    having = ", ".join(sorted({_having(node) for node in nodes}))
     fitting = [node for node in nodes if accelerator_fits(asked.accelerator, node.accelerator)]
+    large = [node for node in fitting if node.n_slots >= asked.devices_per_node]
     if not fitting:
         param, wrong = "resources.accelerator", f"no node has the accelerator {asked.accelerator!r}"
-    elif asked.devices_per_node > max(node.n_slots for node in fitting):
+    elif not large:
         param = "resources.devices_per_node"
         wrong = f"no node has {asked.devices_per_node} devices of type {asked.accelerator!r}"
+    elif not any(holds(node, asked.min_memory_bytes) for node in large):
+        param, asked_for = "resources.min_memory_bytes", gib(asked.min_memory_bytes or 0)
+        wrong = f"no such node of type {asked.accelerator!r} has {asked_for} on each device"
     else:
         param, wrong = "resources", f"no such node has the registered model {model[0] if model else ''!r}"
     return Invalid(f"{wrong}; the nodes have: {having}", param=param, code="never_available")
@@ -107,6 +123,11 @@ def _too_many_nodes(asked: Resources, able: Counter[str]) -> Invalid:
     )
 
 
+def _having(node: Node) -> str:
+    memory = "" if node.memory_bytes is None else f" with {gib(node.memory_bytes)} each"
+    return f"{node.n_slots} x {node.accelerator}{memory}"
+
+
 def _as_node(view: NodeView) -> Node:
     return Node(
         id=view.node.id,
@@ -114,4 +135,5 @@ def _as_node(view: NodeView) -> Node:
         n_slots=len(view.slots),
         free_slots=(),
         models=frozenset((name, hash) for name, hash in view.node.models),
+        memory_bytes=view.node.memory_bytes,
     )

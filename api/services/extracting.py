@@ -61,6 +61,7 @@ def submit_extraction(
         devices_per_node=spec.resources.devices_per_node,
         nodes=spec.resources.nodes,
         accelerator=spec.resources.accelerator,
+        memory_bytes=spec.resources.min_memory_bytes,
         max_attempts=settings.max_attempts,
         wait_reason=f"waits for the model of job {base.waits_for}" if base.waits_for else None,
     )

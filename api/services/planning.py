@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -41,8 +42,14 @@ class JobPlan:
     """A job's plan with what the nodes make of it."""
 
     known: KnownPlan
-    on_nodes: Mapping[str, Any]
-    """`fits` and `warnings`, as plain JSON values."""
+    demand: Demand
+    kinds: list[NodeKind]
+
+    @cached_property
+    def on_nodes(self) -> Mapping[str, Any]:
+        """`fits` and `warnings`, as plain JSON values."""
+        found = [fit.model_dump(mode="json") for fit in fits(self.demand, self.kinds)]
+        return {"fits": found, "warnings": warnings(self.demand, self.kinds)}
 
     def text(self, **beside: Any) -> bytes:
         """The whole as a JSON object, `beside` and what belongs to the nodes before it."""
@@ -79,10 +86,6 @@ def plan_job(
 
     asked = [world_size, device, spec.has_validation, network.why_no_flow]
     known = cache.get(f"{job.model_dump_json(exclude=_NO_MATTER)} {asked}", make)
-    demand = Demand(known.needs, job.hyperparameters.batch_size, world_size)
-    return JobPlan(known, _on_nodes(demand, kinds))
-
-
-def _on_nodes(demand: Demand, kinds: list[NodeKind]) -> dict[str, Any]:
-    found = [fit.model_dump(mode="json") for fit in fits(demand, kinds)]
-    return {"fits": found, "warnings": warnings(demand, kinds)}
+    batch_size, asked_bytes = job.hyperparameters.batch_size, spec.resources.min_memory_bytes
+    demand = Demand(known.needs, batch_size, world_size, asked_bytes, spec.resources.nodes)
+    return JobPlan(known, demand, kinds)

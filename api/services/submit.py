@@ -10,6 +10,7 @@ from shared.db.jobs import add_job
 from shared.db.keys import Caller
 from shared.db.models import Job
 from shared.db.scope import Scope
+from shared.domain.fits import check_fits
 from shared.domain.spec import JobSpec
 from shared.domain.stored_plan import to_store
 from shared.settings import Settings
@@ -23,6 +24,7 @@ def submit(
     found = resolve_job(scope, spec, plans)
     base, files = found.start.base, found.data
     assert files.training is not None  # JobSpec cannot do without one
+    check_fits(found.plan.demand, found.plan.kinds)
     job = Job(
         id=job_id,
         team_id=scope.team_id,
@@ -39,13 +41,14 @@ def submit(
         devices_per_node=spec.resources.devices_per_node,
         nodes=spec.resources.nodes,
         accelerator=spec.resources.accelerator,
+        memory_bytes=found.plan.demand.on("cuda"),
         max_attempts=settings.max_attempts,
         wait_reason=f"waits for the model of job {base.waits_for}" if base.waits_for else None,
     )
     actor = f"api:{caller.key_id}"
     check_team(scope)
     add_job(scope, job, actor=actor)
-    # An estimate refuses nothing; whoever watches the job should still see it.
+    # What refuses nothing may still be why the job waits or fails; whoever watches it should see it.
     for warning in found.plan.on_nodes["warnings"]:
         record(scope.session, job, "note", warning, actor=actor, level="warn")
     return job

@@ -48,7 +48,15 @@ def load_nodes(session: Session, *, heard_within_s: float) -> list[Node]:
     fit = and_(NodeRow.state == NodeState.READY, NodeRow.last_seen_at > seconds_ago(heard_within_s))
     free = func.array_agg(Slot.index).filter(and_(Slot.state == SlotState.FREE, fit))
     rows = session.execute(
-        select(NodeRow.id, NodeRow.accelerator, NodeRow.models, func.count(), free, func.bool_or(fit))
+        select(
+            NodeRow.id,
+            NodeRow.accelerator,
+            NodeRow.memory_bytes,
+            NodeRow.models,
+            func.count(),
+            free,
+            func.bool_or(fit),
+        )
         .join(Slot, Slot.node_id == NodeRow.id)
         .where(NodeRow.state != NodeState.LOST)
         .group_by(NodeRow.id)
@@ -61,8 +69,9 @@ def load_nodes(session: Session, *, heard_within_s: float) -> list[Node]:
             free_slots=tuple(sorted(free_slots or ())),
             models=frozenset((name, hash) for name, hash in models),
             takes_work=takes_work,
+            memory_bytes=memory_bytes,
         )
-        for node_id, accelerator, models, n_slots, free_slots, takes_work in rows
+        for node_id, accelerator, memory_bytes, models, n_slots, free_slots, takes_work in rows
     ]
 
 
@@ -88,6 +97,7 @@ def load_queue(session: Session, *, yield_s: float = 0.0) -> Queue:
             Job.nodes,
             Job.devices_per_node,
             Job.accelerator,
+            Job.memory_bytes,
             Job.wait_reason,
             Job.resolved["target"].label("target"),
         ).where(
@@ -104,6 +114,7 @@ def load_queue(session: Session, *, yield_s: float = 0.0) -> Queue:
             nodes=row.nodes,
             registered_model=_registered(row.target),
             team=row.team_id,
+            memory_bytes=row.memory_bytes,
         )
         for row in rows
     ]

@@ -18,6 +18,8 @@ class Node:
     """(name, hash) of the registered models that are installed there."""
     takes_work: bool = True
     """Whether what becomes free there may be given out just now."""
+    memory_bytes: int | None = None
+    """Of one of its GPUs; None where it is not known, and of CPU nodes, whose processes share the host's."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Waiting:
     nodes: int = 1
     registered_model: tuple[str, str] | None = None
     team: str = ""
+    memory_bytes: int | None = None
+    """What it takes of a GPU; None where nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,15 @@ def could_ever_run(job: Waiting, node: Node) -> bool:
         accelerator_fits(job.accelerator, node.accelerator)
         and node.n_slots >= job.devices_per_node
         and (job.registered_model is None or job.registered_model in node.models)
+        and holds(node, job.memory_bytes)
     )
+
+
+def holds(node: Node, memory_bytes: int | None) -> bool:
+    """Whether each GPU of the node has so much memory; where a side is not known, it is not refused."""
+    if memory_bytes is None or node.memory_bytes is None or node.accelerator == "cpu":
+        return True
+    return memory_bytes <= node.memory_bytes
 
 
 def expected_remaining_s(ran_s: float, limit_s: float | None) -> float:

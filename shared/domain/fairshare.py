@@ -55,7 +55,7 @@ def decide(
 ) -> Decision:
     """Place what can be placed now. `past`: the slots of a type that a team has held on average, decayed."""
     made = _Pass(nodes, running, teams or {}, past or {})
-    left = take_turns(made.turn, lines_of(queue), made.serve_owed, made.is_not_owed)
+    left = take_turns(made.turn, lines_of(queue, nodes), made.serve_owed, made.is_not_owed)
     take_turns(made.turn, left, made.serve, made.is_known_to_wait)
     return made.decision()
 
@@ -214,7 +214,8 @@ class _Pass:
         team, shape = asked.group
         everywhere = self._room.able(asked.job)
         if not everywhere:
-            return _Able({}, words.never(shape, self._room.most_able(asked.job)))
+            n_able, small = self._room.most_able(asked.job), self._room.too_small(shape)
+            return _Able({}, words.never(shape, n_able, small))
         allowed = self._books.share(team).accelerators
         able = {type: found for type, found in everywhere.items() if allowed is None or type in allowed}
         return _Able(able, None if able else words.not_allowed(shape, allowed or ()))

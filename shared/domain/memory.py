@@ -144,6 +144,11 @@ def largest_batch(phases: Sequence[Needs], memory_bytes: int, most: int) -> int:
     return bisect_right(range(1, most + 1), memory_bytes, key=lambda batch: peak(phases, batch) or 0)
 
 
+def gib(n_bytes: int) -> str:
+    """A size of memory in words."""
+    return f"{n_bytes / 2**30:.1f} GiB"
+
+
 def moments(hyperparameters: ResolvedHyperparameters) -> int:
     """How many tensors of its own size the optimizer gathers of each parameter that trains."""
     if hyperparameters.optimizer == "sgd":

@@ -37,7 +37,7 @@ def in_order(
     As `fairshare.decide` would come to them if each, once it had its turn, found room.
     """
     served = _Served(nodes, running, teams or {}, past or {})
-    left = take_turns(served.turn, lines_of(queue), served.serve_owed, served.is_not_owed)
+    left = take_turns(served.turn, lines_of(queue, nodes), served.serve_owed, served.is_not_owed)
     take_turns(served.turn, left, served.serve, lambda _: False)
     return served.jobs
 

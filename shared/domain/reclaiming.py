@@ -31,7 +31,7 @@ from shared.domain.quota import Books
 from shared.domain.room import NodeClass, Room, Shape
 
 _Rank = tuple[bool, float, int, int, str]
-_Wish = tuple[int, str, tuple[str, str] | None]
+_Wish = tuple[int, str, tuple[str, str] | None, int | None]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,8 @@ class Reclaiming:
         return found
 
     def _on_one(self, shape: Shape, accelerator: str, classes: Sequence[NodeClass]) -> Reclaimed | None:
-        best = self._ranked((shape.devices, accelerator, shape.registered_model), classes)
+        wish = (shape.devices, accelerator, shape.registered_model, shape.memory_bytes)
+        best = self._ranked(wish, classes)
         while best:
             rank = heappop(best)
             node_id, now = rank[-1], self._rank(shape.devices, rank[-1])

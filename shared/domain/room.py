@@ -1,7 +1,7 @@
 """The free slots of a pass: found by shape, taken, and kept for a job that waits for more of them.
 
-Nodes alike in accelerator, size and models are one class, so that a shape of job is compared with classes and
-not with each node; within a class the nodes are sorted by how many slots they have open.
+Nodes alike in accelerator, size, memory and models are one class, so that a shape of job is compared with
+classes and not with each node; within a class the nodes are sorted by how many slots they have open.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from shared.domain.cluster import Node, Running, Waiting, could_ever_run
+from shared.domain.cluster import Node, Running, Waiting, could_ever_run, holds
+
+_GIB = 2**30
 
 
 class Shape(NamedTuple):
@@ -22,15 +24,30 @@ class Shape(NamedTuple):
     accelerator: str
     registered_model: tuple[str, str] | None
     nodes: int
+    memory_bytes: int | None = None
 
     @classmethod
-    def of(cls, job: Waiting) -> Shape:
-        return cls(job.devices_per_node, job.accelerator, job.registered_model, job.nodes)
+    def of(cls, job: Waiting, sizes: Sequence[int] = ()) -> Shape:
+        """`sizes`: the `memory_sizes` of the nodes, so that jobs which differ by some bytes are alike."""
+        memory_bytes = None if job.memory_bytes is None else _rounded_up(job.memory_bytes, sizes)
+        return cls(job.devices_per_node, job.accelerator, job.registered_model, job.nodes, memory_bytes)
 
     @property
     def slots(self) -> int:
         """On all of its nodes together."""
         return self.devices * self.nodes
+
+
+def memory_sizes(nodes: Iterable[Node]) -> list[int]:
+    """How much memory the devices of some node have: each size once, the smallest first."""
+    return sorted({node.memory_bytes for node in nodes if node.memory_bytes is not None})
+
+
+def _rounded_up(memory_bytes: int, sizes: Sequence[int]) -> int:
+    """To a whole GiB, but not beyond the next of `sizes`: what held it before holds it still."""
+    whole = -(-memory_bytes // _GIB) * _GIB
+    at = bisect_left(sizes, memory_bytes)
+    return min(whole, sizes[at]) if at < len(sizes) else whole
 
 
 class NodeClass:
@@ -81,7 +98,7 @@ class Room:
         self.kept: defaultdict[str, int] = defaultdict(int)
         self._open = {node.id: len(node.free_slots) for node in nodes}
         self._blocks: dict[NodeClass, list[int]] = {}
-        self._classes: dict[tuple[str, int, frozenset[tuple[str, str]]], NodeClass] = {}
+        self._classes: dict[tuple[str, int, int | None, frozenset[tuple[str, str]]], NodeClass] = {}
         self._class_of: dict[str, NodeClass] = {}
         for node in nodes:
             self._sort_in(node)
@@ -101,6 +118,12 @@ class Room:
     def most_able(self, job: Waiting) -> int:
         """How many nodes of one accelerator type could run a part of the job, were they empty; at most."""
         return max((_n_nodes(classes) for classes in self._by_type(job).values()), default=0)
+
+    def too_small(self, shape: Shape) -> list[NodeClass]:
+        """The classes that could run a part of such a job, had their devices its memory."""
+        job = Waiting("", (0, 0.0, ""), shape.devices, shape.accelerator, shape.nodes, shape.registered_model)
+        able = [alike for classes in self._by_type(job).values() for alike in classes]
+        return [alike for alike in able if not holds(alike.like, shape.memory_bytes)]
 
     def find(self, shape: Shape, able: Able) -> Found | None:
         """As many nodes of one type as it asks for that have so many slots open, the fullest first."""
@@ -180,7 +203,7 @@ class Room:
         return math.inf
 
     def _sort_in(self, node: Node) -> None:
-        key = (node.accelerator, node.n_slots, node.models)
+        key = (node.accelerator, node.n_slots, node.memory_bytes, node.models)
         alike = self._classes.get(key)
         if alike is None:
             alike = self._classes[key] = NodeClass(node)

@@ -120,6 +120,20 @@ class Resources(Strict):
     accelerator: str = Field(
         "any", min_length=1, max_length=64, description="any, cpu, cuda or a device's name"
     )
+    min_memory_bytes: int | None = Field(
+        None,
+        ge=0,
+        le=2**50,
+        description="what a GPU must have, in place of the plan's estimate; 0: any will do",
+    )
+
+    @model_validator(mode="after")
+    def _memory_is_of_gpus(self) -> Resources:
+        if self.accelerator == "cpu" and self.min_memory_bytes is not None:
+            raise ValueError(
+                "min_memory_bytes is of GPUs, and the job asks for the accelerator 'cpu'; leave it out"
+            )
+        return self
 
     @property
     def world_size(self) -> int:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
-from shared.domain.cluster import Waiting
-from shared.domain.room import Shape
+from shared.domain.cluster import Node, Waiting
+from shared.domain.room import Shape, memory_sizes
 from shared.domain.standing import Standings, Types
 
 Turn = tuple[float, float, str, str]
@@ -26,11 +26,12 @@ class Next:
 Lines = dict[str, deque[Next]]
 
 
-def lines_of(queue: Sequence[Waiting]) -> Lines:
-    """Each team's jobs in their order."""
+def lines_of(queue: Sequence[Waiting], nodes: Sequence[Node]) -> Lines:
+    """Each team's jobs in their order; `nodes` decide which of them are alike."""
     lines: Lines = defaultdict(deque)
+    sizes = memory_sizes(nodes)
     for job in sorted(queue, key=lambda waiting: waiting.order):
-        lines[job.team].append(Next(job, (job.team, Shape.of(job))))
+        lines[job.team].append(Next(job, (job.team, Shape.of(job, sizes))))
     return lines
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from shared.domain.memory import gib
 from shared.domain.quota import Books, Claim, Quota
-from shared.domain.room import Able, Room, Shape
+from shared.domain.room import Able, NodeClass, Room, Shape
 
 
-def never(shape: Shape, n_able: int) -> str:
-    """No nodes could run it, were they empty: of one type there are at most `n_able`, too few."""
+def never(shape: Shape, n_able: int, small: Collection[NodeClass]) -> str:
+    """No nodes could run it, were they empty: of one type there are at most `n_able`, too few.
+
+    `small`: those that have not the memory.
+    """
     model = f" with the registered model {shape.registered_model[0]}" if shape.registered_model else ""
+    needs = "; ".join([_needs(shape), *_too_small(shape, small)])
     if n_able == 0:
-        return f"{_needs(shape)}; no node{model} has that"
+        return f"{needs}; no {'other ' if small else ''}node{model} has that"
     are = "node of one type" if n_able == 1 else "nodes of one type"
-    return f"{_needs(shape)}; no more than {n_able} {are}{model} {'has' if n_able == 1 else 'have'} that"
+    return f"{needs}; no more than {n_able} {are}{model} {'has' if n_able == 1 else 'have'} that"
 
 
 def not_allowed(shape: Shape, allowed: Iterable[str]) -> str:
@@ -33,7 +38,8 @@ def no_room(shape: Shape, room: Room, able: Able, books: Books, team: str) -> st
     else:
         largest = max(room.largest_block(classes) for classes in able.values())
         found = f"the largest free block is {largest}"
-    return "; ".join([_needs(shape), found, *_borrowed(able, books, team)])
+    memory = _too_small(shape, room.too_small(shape))
+    return "; ".join([_needs(shape), found, *memory, *_borrowed(able, books, team)])
 
 
 def taken_back(shape: Shape, node_ids: Sequence[str], accelerator: str, quota: Quota) -> str:
@@ -75,6 +81,15 @@ def _borrowed(able: Iterable[str], books: Books, team: str) -> list[str]:
             excess = used - quota.nominal
             over.append(f"your team is over its nominal quota of {quota.nominal} by {excess}, borrowed")
     return over
+
+
+def _too_small(shape: Shape, small: Collection[NodeClass]) -> list[str]:
+    """Where it does not fit, and by how much."""
+    if not small:
+        return []
+    sizes = {(alike.accelerator, alike.like.memory_bytes or 0) for alike in small}
+    having = ", ".join(f"{accelerator} ({gib(size)})" for accelerator, size in sorted(sizes))
+    return [f"it takes {gib(shape.memory_bytes or 0)} of each device, more than these have: {having}"]
 
 
 def _needs(shape: Shape) -> str:

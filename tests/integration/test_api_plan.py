@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -158,7 +159,7 @@ def test_another_version_of_a_registered_model_is_planned_anew(api: ApiHouse) ->
     assert planned(api)["artifacts"]["model_bytes"] > before["artifacts"]["model_bytes"]
 
 
-def test_a_job_that_fits_no_node_is_told_so_and_taken(api: ApiHouse) -> None:
+def test_a_job_that_fits_no_node_is_planned_with_a_warning_and_refused(api: ApiHouse) -> None:
     api.node("gpu", accelerator="NVIDIA T4", memory_bytes=GIB // 2, models=[("net", "h1")])
     body = {"hyperparameters": {"batch_size": 8_192}, "validation_fraction": 0.5}
     (warning,) = planned(api, **body)["warnings"]
@@ -166,13 +167,42 @@ def test_a_job_that_fits_no_node_is_told_so_and_taken(api: ApiHouse) -> None:
     assert "batch_size" in warning
     data = api.data_set("cat", "dog", samples=2_000)
     small = {**NET, "hyperparameters": {"batch_size": 3_000}, "training_file": data}
-    job = api.client.post(JOBS, json=small).json()
+    told = refused(api.client.post(JOBS, json=small), 422, "hyperparameters.batch_size")["message"]
+    (largest,) = re.findall(r"batch_size (\d+) would fit", told)
+    fitting = {**small, "hyperparameters": {"batch_size": int(largest)}}
+    assert api.client.post(JOBS, json=fitting).json()["status"] == "queued"
+    too_many = {**small, "hyperparameters": {"batch_size": int(largest) + 1}}
+    refused(api.client.post(JOBS, json=too_many), 422, "hyperparameters.batch_size")
+
+
+def test_a_person_who_knows_better_than_the_estimate_says_so(api: ApiHouse) -> None:
+    api.node("gpu", accelerator="NVIDIA T4", memory_bytes=GIB // 2, models=[("net", "h1")])
+    data = api.data_set("cat", "dog", samples=2_000)
+    body = {**NET, "hyperparameters": {"batch_size": 3_000}, "training_file": data}
+    job = api.client.post(JOBS, json={**body, "resources": {"min_memory_bytes": GIB // 4}}).json()
     assert job["status"] == "queued"
+    assert job["resources"]["min_memory_bytes"] == GIB // 4
     (kept,) = job["freeze_plan"]["warnings"]
+    assert "NVIDIA T4, 0.5 GiB" in kept
     events = api.client.get(f"{JOBS}/{job['id']}/events").json()["data"]
     assert [(event["level"], event["message"]) for event in events if event["type"] == "note"] == [
         ("warn", kept)
     ]
+    more = {**body, "resources": {"min_memory_bytes": GIB}}
+    told = refused(api.client.post(JOBS, json=more), 422, "resources.min_memory_bytes")["message"]
+    assert "has 1.0 GiB on each device; the nodes have: 2 x NVIDIA T4 with 0.5 GiB each" in told
+    on_cpu = {**body, "resources": {"accelerator": "cpu", "min_memory_bytes": 0}}
+    refused(api.client.post(JOBS, json=on_cpu), 422, "resources")
+
+
+def test_a_job_keeps_what_it_takes_of_a_gpu_for_its_placement(api: ApiHouse) -> None:
+    data = api.data_set("cat", "dog", samples=40)
+    estimated = api.client.post(JOBS, json={**NET, "training_file": data}).json()
+    asked = {**NET, "training_file": data, "resources": {"min_memory_bytes": 7}}
+    told = api.client.post(JOBS, json=asked).json()
+    with transaction(api.engine) as session:
+        kept = [session.get_one(Job, job["id"]).memory_bytes for job in (estimated, told)]
+    assert kept == [estimated["freeze_plan"]["memory"]["total_bytes"], 7]
 
 
 def test_nodes_that_cannot_run_it_say_why(api: ApiHouse) -> None:

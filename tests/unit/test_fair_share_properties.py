@@ -17,6 +17,9 @@ from shared.domain.reclaiming import borrowed
 
 TEAMS = ("a", "b", "c")
 TYPES = ("cpu", "H100", "A100")
+GIB = 2**30
+# Some differ by less than what jobs are rounded to.
+MEMORY = st.none() | st.sampled_from((GIB, 15 * GIB + 1, 15 * GIB + 2, 79 * GIB + GIB // 2, 80 * GIB))
 
 
 @dataclass
@@ -70,7 +73,16 @@ def scenes(draw: st.DrawFn) -> Scene:
                 )
             )
         takes_work = draw(st.integers(0, 5)) > 0
-        nodes.append(Node(f"n{i}", kind, n_slots, tuple(free) if takes_work else (), takes_work=takes_work))
+        nodes.append(
+            Node(
+                f"n{i}",
+                kind,
+                n_slots,
+                tuple(free) if takes_work else (),
+                takes_work=takes_work,
+                memory_bytes=draw(MEMORY),
+            )
+        )
     queue = [
         Waiting(
             id=f"q{i}",
@@ -79,6 +91,7 @@ def scenes(draw: st.DrawFn) -> Scene:
             accelerator=draw(st.sampled_from(("any", "cpu", "cuda", "H100"))),
             nodes=draw(st.sampled_from((1, 1, 1, 1, 2))),
             team=draw(st.sampled_from(TEAMS)),
+            memory_bytes=draw(MEMORY),
         )
         for i in range(draw(st.integers(0, 20)))
     ]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import pytest
 from planned_network import subject
 
-from shared.domain.fits import Demand, NodeKind, fits, warnings
+from shared.domain.errors import Invalid
+from shared.domain.fits import Demand, NodeKind, check_fits, fits, warnings
 from shared.domain.memory import peak
 from shared.domain.plan import planned
 
@@ -90,8 +93,64 @@ class TestWarnings:
         assert "of 8.0 GiB" in warning
         assert "batch_size" in warning
 
-    def test_one_that_could_be_placed_where_it_does_not_fit_says_so(self) -> None:
-        (warning,) = warnings(demand(), [gpu("small", 4), gpu("large", 80)])
-        assert "may be placed" in warning
-        assert "small, 4.0 GiB" in warning
-        assert "resources.accelerator" in warning
+    def test_none_where_some_hold_it_as_it_is_placed_on_no_other(self) -> None:
+        assert warnings(demand(), [gpu("small", 4), gpu("large", 80)]) == []
+
+    def test_one_that_a_person_lets_on_smaller_devices_says_so(self) -> None:
+        asked = replace(demand(), asked_bytes=3 * GIB)
+        (warning,) = warnings(asked, [gpu("small", 4), gpu("tiny", 2), gpu("large", 80)])
+        assert "(small, 4.0 GiB)" in warning
+        assert "resources.min_memory_bytes" in warning
+        assert warnings(replace(asked, asked_bytes=60 * GIB), [gpu("large", 80)]) == []
+
+    def test_nodes_that_are_lost_are_not_there(self) -> None:
+        (warning,) = warnings(demand(), [gpu("small", 4), replace(gpu("large", 80, nodes=0), lost=1)])
+        assert "fits no node" in warning
+
+
+class TestRefusal:
+    def test_no_node_that_could_run_it_holds_it(self) -> None:
+        with pytest.raises(
+            Invalid, match=r"on large it needs .* of 8\.0 GiB .*; batch_size \d+ would fit"
+        ) as no:
+            check_fits(demand(), [gpu("small", 4), gpu("large", 8), gpu("odd", 80, cannot="no")])
+        assert (no.value.param, no.value.code) == ("hyperparameters.batch_size", "never_available")
+        assert "resources.min_memory_bytes" in no.value.message
+
+    def test_a_smaller_batch_is_not_named_where_none_would_fit(self) -> None:
+        with pytest.raises(Invalid, match="no batch_size would fit") as no:
+            check_fits(demand(), [gpu("A", 0.25)])
+        assert no.value.param == "resources"
+
+    @pytest.mark.parametrize(
+        "kinds",
+        [
+            [],
+            [gpu("small", 4), gpu("large", 80)],
+            [gpu("small", 4), replace(gpu("lost", 80, nodes=0), lost=1)],
+            [gpu("small", 4), gpu("unknown", None)],
+            [gpu("small", 4), NodeKind("cpu", None, 1)],
+            [gpu("small", 4, cannot="no")],
+        ],
+    )
+    def test_it_is_taken_where_one_may_hold_it(self, kinds: list[NodeKind]) -> None:
+        check_fits(demand(), kinds)
+
+    def test_a_gang_needs_so_many_nodes_that_hold_it(self) -> None:
+        gang = replace(demand(), nodes=2)
+        kinds = [gpu("A", 4, nodes=3), gpu("A", 80, nodes=1)]
+        with pytest.raises(Invalid, match="fits fewer than 2 nodes of a kind: on A it needs"):
+            check_fits(gang, kinds)
+        check_fits(gang, [gpu("A", 4), gpu("A", 80), replace(gpu("A", 79), lost=1)])
+        check_fits(gang, [gpu("A", 4), gpu("A", 80), gpu("A", None)])
+
+    def test_what_a_person_says_counts_in_place_of_the_estimate(self) -> None:
+        kinds = [gpu("A", 4)]
+        check_fits(replace(demand(), asked_bytes=0), kinds)
+        (fit,) = fits(replace(demand(), asked_bytes=0), kinds)
+        assert (fit.fits, fit.needed_bytes, fit.reason) == (True, 0, None)
+        (fit,) = fits(replace(demand(), asked_bytes=5 * GIB), kinds)
+        assert fit.fits is False
+        assert fit.reason == "needs 5.0 GiB of 4.0 GiB on each device, as resources.min_memory_bytes asks"
+        (on_cpu,) = fits(replace(demand(), asked_bytes=0), [NodeKind("cpu", 64 * GIB, 1)])
+        assert on_cpu.needed_bytes == peak(demand().needs["cpu"], 512), "it is of GPUs"

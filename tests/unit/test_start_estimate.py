@@ -65,6 +65,14 @@ def test_what_nobody_can_say_is_none_and_a_bound_stays_a_bound() -> None:
     ]
 
 
+def test_nodes_that_differ_in_memory_are_pools_of_their_own() -> None:
+    small = NodeSlots(Node("small", H100, 1, (), memory_bytes=10), (NOW,))
+    large = NodeSlots(Node("large", H100, 1, (), memory_bytes=20), (HOUR,))
+    needy = replace(job("1"), memory_bytes=15)
+    assert starts([small, large], (needy, HOUR), (job("2"), HOUR)) == [HOUR, NOW]
+    assert starts([small], (needy, HOUR)) == [None]
+
+
 def test_a_job_that_no_node_could_run_has_no_start_and_keeps_nobody_waiting() -> None:
     queue = [(job("big", 9), HOUR), (job("gang", nodes=2), HOUR), (job("gpu", accelerator="cuda"), HOUR)]
     assert starts([node("a", NOW)], *queue, (job("1"), HOUR)) == [None, None, None, NOW]

@@ -113,6 +113,9 @@ class Job(Base):
     devices_per_node: Mapped[int]
     nodes: Mapped[int]
     accelerator: Mapped[str]
+    memory_bytes: Mapped[int | None] = mapped_column(
+        BigInteger, doc="what a GPU must have, by the plan's estimate or as it was asked for; null: not known"
+    )
     attempts_used: Mapped[int] = mapped_column(
         server_default="0", doc="attempts that count against max_attempts"
     )

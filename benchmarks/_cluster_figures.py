@@ -44,15 +44,15 @@ def utilisation(record: Record, n_slots: int, until_s: float) -> float:
     return 100 * sum(held_in(record.holds, (0.0, until_s)).values()) / n_slots
 
 
-def waits(record: Record, jobs: Sequence[Job], until_s: float) -> dict[int, tuple[float, float]]:
-    """GPUs of a job -> p50 and p99 of the seconds from its submission until it was placed first.
+def waits(record: Record, jobs: Sequence[Job], until_s: float) -> dict[tuple[int, int], tuple[float, float]]:
+    """Nodes and GPUs on each -> p50 and p99 of the seconds from a job's submission until it was placed first.
 
     A job that was not placed by the end counts with what it has waited until then.
     """
-    of_size: dict[int, list[float]] = defaultdict(list)
+    of_size: dict[tuple[int, int], list[float]] = defaultdict(list)
     for job in jobs:
         placed_at = record.first_placed_at.get(job.id, until_s)
-        of_size[job.devices].append(placed_at - job.submitted_at)
+        of_size[job.nodes, job.devices].append(placed_at - job.submitted_at)
     return {size: (median(waited), _p99(waited)) for size, waited in sorted(of_size.items())}
 
 
@@ -74,7 +74,7 @@ def shares(
 ) -> list[Share]:
     """Of each team that was backlogged all along one half-life, in every half-life but the first."""
     found = []
-    largest = {team: max((job.devices for job in jobs if job.team == team), default=0) for team in weights}
+    largest = {team: max((job.slots for job in jobs if job.team == team), default=0) for team in weights}
     for window in half_lives(clock)[1:]:
         held = held_in(record.holds, window)
         backlogged = _backlogged(record.passes, window)

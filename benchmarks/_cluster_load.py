@@ -17,7 +17,8 @@ from pathlib import Path
 LONGEST_GAP_S = 3600.0
 _NODE_COLUMNS = (("sn", "model", "gpu"), ("node_name", "gpu_model", "gpu_capacity_num"))
 _TASK_COLUMNS = ("name", "num_gpu", "gpu_spec", "qos", "creation_time", "scheduled_time", "deletion_time")
-_SIZES, _HOW_MANY = (1, 2, 4, 8), (75, 10, 7, 8)
+_SIZES = ((1, 1), (1, 2), (1, 4), (1, 8), (2, 4), (2, 8), (4, 8))
+_HOW_MANY = (750, 100, 70, 40, 15, 15, 10)
 _SPREAD = 1.2
 _URGENT_SHARE = 0.2
 _BEST_EFFORT = "BE"
@@ -32,7 +33,10 @@ class Host:
 
 @dataclass(frozen=True)
 class Job:
-    """A job as it is submitted. `lasts_s`: how long it holds its slots in all."""
+    """A job as it is submitted. `lasts_s`: how long it holds its slots in all.
+
+    `devices`: on each of its nodes, of which a gang has several.
+    """
 
     id: str
     team: str
@@ -41,6 +45,12 @@ class Job:
     lasts_s: float
     accelerator: str = "cuda"
     priority: int = 0
+    nodes: int = 1
+
+    @property
+    def slots(self) -> int:
+        """On all of its nodes together."""
+        return self.devices * self.nodes
 
 
 @dataclass(frozen=True)
@@ -133,15 +143,17 @@ def replayed(tasks: Sequence[Task], n_slots: int, wanted: Wanted) -> list[Job]:
 
 
 def generated(n_jobs: int, n_slots: int, wanted: Wanted) -> list[Job]:
-    """Jobs drawn from a seed: Poisson arrivals, 1 to 8 GPUs on one node, log-normal run times.
+    """Jobs drawn from a seed: Poisson arrivals, log-normal run times, 1 to 8 GPUs on 1 to 4 nodes.
 
-    The mean run time is what makes the wanted load; run times spread as in production, with a mean of twice
-    the median. A fifth of the jobs is urgent (priority 5).
+    One job in 25 is a gang of 2 or 4 nodes, which together ask for three tenths of all GPUs. The mean run
+    time is what makes the wanted load; run times spread as in production, with a mean of twice the median. A
+    fifth of the jobs is urgent (priority 5).
     """
     chance = random.Random(wanted.seed)
     at = sorted(chance.random() * wanted.until_s for _ in range(n_jobs))
     sizes = chance.choices(_SIZES, _HOW_MANY, k=n_jobs)
-    mean_s = wanted.load * n_slots * wanted.until_s / sum(sizes)
+    asked = sum(nodes * devices for nodes, devices in sizes)
+    mean_s = wanted.load * n_slots * wanted.until_s / asked
     median_s = mean_s / math.exp(_SPREAD**2 / 2)
     teams = _drawn_teams(wanted, chance)
     return [
@@ -152,8 +164,9 @@ def generated(n_jobs: int, n_slots: int, wanted: Wanted) -> list[Job]:
             devices=devices,
             lasts_s=median_s * math.exp(chance.gauss(0.0, _SPREAD)),
             priority=5 if chance.random() < _URGENT_SHARE else 0,
+            nodes=nodes,
         )
-        for number, (submitted_at, devices) in enumerate(zip(at, sizes, strict=True))
+        for number, (submitted_at, (nodes, devices)) in enumerate(zip(at, sizes, strict=True))
     ]
 
 

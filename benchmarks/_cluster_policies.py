@@ -34,6 +34,7 @@ class Policy:
             order=(-job.priority if self.knows_priority else 0, queued_at, job.id),
             devices_per_node=job.devices,
             accelerator=job.accelerator,
+            nodes=job.nodes,
             team=self.team(job),
         )
 

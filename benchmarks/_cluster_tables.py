@@ -24,7 +24,7 @@ def show(result: dict[str, Any], setting: str) -> None:
     console.print(_WORDS)
     console.print(waited(rows))
     console.print(by_team(rows[0]))
-    console.print(f"\n{setting}; a part of a GPU counts as one. Gangs are {result['gangs']}.")
+    console.print(f"\n{setting}; a part of a GPU counts as one; {result['gangs']:,} jobs are gangs.")
     for each in rows[:2]:
         console.print(f"{each['policy']}: {verdict(each)}")
     console.print()
@@ -54,10 +54,10 @@ def figures(result: dict[str, Any], rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def waited(rows: Sequence[dict[str, Any]]) -> Table:
-    title = "\nminutes waited, p50 / p99, by GPUs"
+    title = "\nminutes waited, p50 / p99, by GPUs; 2 x 8: a gang on 2 nodes with 8 each"
     table = Table("", title=title, title_justify="left", box=None, pad_edge=False)
     for size in rows[0]["wait_s"]:
-        table.add_column(str(size), justify="right")
+        table.add_column(size, justify="right")
     for each in rows:
         table.add_row(
             each["policy"],

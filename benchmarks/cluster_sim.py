@@ -6,10 +6,10 @@ Two clusters of the traces in ../shared/data (see --data), 50 teams by Zipf's la
   GPUs than there are, so they are replayed again and again, pauses squeezed, until one and a half times what
   there is is asked for; run times stay as they were, from seconds to months. A task that asks for a part of
   a GPU counts as one GPU.
-- `spot`: 4,278 nodes with 10,412 GPUs of 6 models, and 100,000 generated jobs of 1 to 8 GPUs.
+- `spot`: 4,278 nodes with 10,412 GPUs of 6 models, and 100,000 generated jobs of 1 to 8 GPUs, among them
+  gangs: 2 nodes with 4 or 8 GPUs each, 4 nodes with 8 each. (The trace above knows no gangs.)
 
-Any files of the same columns: --nodes FILE [--tasks FILE]. Jobs of several nodes (gangs) are not placed by
-the scheduler yet, and are left out.
+Any files of the same columns: --nodes FILE [--tasks FILE].
 
 Each load runs under five ways of sharing, all through `fairshare.decide`: fair share where the teams' nominal
 quotas add up to the cluster and what is idle is lent; fair share without any quota; first come, first served
@@ -147,7 +147,7 @@ def run(cluster: Cluster, options: Namespace) -> dict[str, Any]:
         "nodes": len(cluster.hosts),
         "gpus": slots_of(cluster.hosts),
         "jobs": len(cluster.jobs),
-        "gangs": "left out: jobs of several nodes are not placed yet",
+        "gangs": sum(job.nodes > 1 for job in cluster.jobs),
         "hours": clock.until_s / 3600,
         "policies": rows,
     }
@@ -172,8 +172,8 @@ def row(
         "most_waiting": max(one.n_waiting for one in record.passes),
         "pass_ms": {"p50": p50, "p99": p99},
         "wait_s": {
-            size: {"p50": half, "p99": most}
-            for size, (half, most) in waits(record, cluster.jobs, until_s).items()
+            f"{nodes} x {devices}" if nodes > 1 else str(devices): {"p50": half, "p99": most}
+            for (nodes, devices), (half, most) in waits(record, cluster.jobs, until_s).items()
         },
         "shares": [
             {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 
@@ -55,9 +57,9 @@ class Running:
     is_leaving: bool = False
     """Whether it was asked to stop and so hands its slots back soon."""
     remaining_s: float = 0.0
-    """The best guess of how long it still runs."""
+    """How long it still runs at most; inf where nobody can say."""
 
-    @property
+    @cached_property
     def slots(self) -> int:
         """On all of its nodes together."""
         return sum(slots for _, slots in self.held)
@@ -129,8 +131,9 @@ def holds(node: Node, memory_bytes: int | None) -> bool:
 
 
 def expected_remaining_s(ran_s: float, limit_s: float | None) -> float:
-    """How long a job that has run for `ran_s` still runs: as long again, and no longer than it may.
+    """How long a job that has run for `ran_s` still runs: as long as it may; inf where it has no limit.
 
-    Without a word of its own this is the best that is known: what has run for long runs on for long.
+    Never a guess that grows while the job runs, as "as long again as it has run" does: nodes kept for a job
+    that waits would look the worse the longer they are kept, and be let go for others that were just filled.
     """
-    return ran_s if limit_s is None else max(0.0, min(ran_s, limit_s - ran_s))
+    return math.inf if limit_s is None else max(0.0, limit_s - ran_s)

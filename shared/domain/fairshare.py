@@ -14,8 +14,9 @@ accelerator type, so many slots on each. For quotas and turns it counts with all
 **What waits for room.** The first job that finds none keeps the node, or a gang its nodes, where there will
 be enough of it soonest, one job for each accelerator type; what lies behind it in the queue goes on being
 placed everywhere else. So a large job is not starved by small ones, and they do not wait for it where it will
-not run. Which nodes these are, is guessed anew in each pass from how long the jobs there still run, and
-nothing but a job with an earlier turn takes slots there.
+not run. Which nodes these are, is looked up anew in each pass, from how long the jobs there may still run and
+how much is missing: both only get better there meanwhile, as nothing but a job with an earlier turn takes
+slots there.
 
 **What is owed.** Where a job within its team's nominal quota finds no room, jobs that borrowed are asked to
 leave: see `shared/domain/reclaiming.py`, also for why that ends.
@@ -111,7 +112,7 @@ class _Pass:
 
     def serve_owed(self, asked: Next) -> bool:
         """Place the job within its team's nominal quota, or have that handed back. False: neither can be."""
-        owed = self._with(Claim.GUARANTEED, asked)
+        owed = _those(Claim.GUARANTEED, self._claims(asked))
         if self._place(asked, owed) or self._take_back(asked, owed):
             return True
         self._not_owed.add(asked.group)
@@ -124,10 +125,11 @@ class _Pass:
     def serve(self, asked: Next) -> bool:
         """Place the job wherever its team may, or know why it waits."""
         team, shape = asked.group
-        permitted = self._with(Claim.GUARANTEED, asked) + self._with(Claim.BORROWED, asked)
+        claims = self._claims(asked)
+        permitted = _those(Claim.GUARANTEED, claims) + _those(Claim.BORROWED, claims)
         if self._place(asked, permitted):
             return True
-        self._keep_room(asked, permitted + self._with(Claim.NOT_NOW, asked))
+        self._keep_room(asked, permitted + _those(Claim.NOT_NOW, claims))
         self._waiting[asked.group] = [asked.job.id]
         if permitted:
             able = self._where(asked).on(permitted)
@@ -196,13 +198,11 @@ class _Pass:
             return partial(str, never)
         return partial(words.not_permitted, shape, self._claims(asked), self._books, team)
 
-    def _with(self, claim: Claim, asked: Next) -> list[str]:
-        """The accelerator types on which the job's team has this right to so many slots."""
-        return [type for type, found in self._claims(asked).items() if found is claim]
-
     def _claims(self, asked: Next) -> dict[str, Claim]:
+        """By what right the job's team could take so many slots of each type that it may run on."""
         team, shape = asked.group
-        return {type: self._books.claim(team, type, shape.slots) for type in self._where(asked).classes}
+        slots = shape.slots
+        return {type: self._books.claim(team, type, slots) for type in self._where(asked).classes}
 
     def _where(self, asked: Next) -> _Able:
         found = self._able.get(asked.group)
@@ -219,3 +219,8 @@ class _Pass:
         allowed = self._books.share(team).accelerators
         able = {type: found for type, found in everywhere.items() if allowed is None or type in allowed}
         return _Able(able, None if able else words.not_allowed(shape, allowed or ()))
+
+
+def _those(claim: Claim, claims: Mapping[str, Claim]) -> list[str]:
+    """The accelerator types of which the slots could be had by this right."""
+    return [type for type, found in claims.items() if found is claim]

@@ -10,6 +10,7 @@ import math
 from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from shared.domain.cluster import Node, Running, Waiting, could_ever_run, holds
@@ -127,12 +128,11 @@ class Room:
 
     def find(self, shape: Shape, able: Able) -> Found | None:
         """As many nodes of one type as it asks for that have so many slots open, the fullest first."""
-        found = []
-        for type, classes in able.items():
-            fits = [fit for alike in classes for fit in alike.fullest_with(shape.devices, shape.nodes)]
-            if len(fits) >= shape.nodes:
-                fullest = sorted(fits)[: shape.nodes]
-                found.append((sum(room for room, _ in fullest), fullest, type))
+        found = [
+            (fullest[-1], fullest, type)
+            for type, classes in able.items()
+            if len(fullest := _fullest(shape, classes)) == shape.nodes
+        ]
         if not found:
             return None
         _, fullest, type = min(found)
@@ -164,17 +164,21 @@ class Room:
         return sum(len(free) - bisect_left(free, devices) for free in blocks)
 
     def soonest(self, shape: Shape, able: Able) -> Found | None:
-        """On which nodes so many slots are free first, as far as can be guessed; None: there are too few."""
+        """On which nodes so many slots are free first, as far as is known, else where the fewest are missing.
+
+        While these are kept, both only get better there, so that it names them again until it is their turn.
+        None: there are too few nodes.
+        """
         found = []
         for type, classes in able.items():
             nodes = [node_id for alike in classes for node_id in alike.working]
-            first = sorted((self._free_in_s(id, shape.devices), -len(self.free[id]), id) for id in nodes)
+            first = sorted((self._free_in_s(id, shape.devices), self._missing(id, shape), id) for id in nodes)
             if len(first) >= shape.nodes:
                 first = first[: shape.nodes]
-                found.append((first[-1][0], first, type))
+                found.append((first[-1][0], sum(missing for _, missing, _ in first), first, type))
         if not found:
             return None
-        _, first, type = min(found)
+        _, _, first, type = min(found)
         return Found(type, tuple(node_id for _, _, node_id in first))
 
     def _by_type(self, job: Waiting) -> Mapping[str, list[NodeClass]]:
@@ -191,6 +195,10 @@ class Room:
         if found is None:
             found = self._blocks[alike] = sorted(len(self.free[id]) for id in alike.nodes)
         return found
+
+    def _missing(self, node_id: str, shape: Shape) -> int:
+        """How many slots too few are free there; below zero where some are left over."""
+        return shape.devices - len(self.free[node_id]) + self.kept[node_id]
 
     def _free_in_s(self, node_id: str, devices: int) -> float:
         room = len(self.free[node_id]) - self.kept[node_id]
@@ -218,6 +226,12 @@ class Room:
         alike.take_out(node_id, self._open[node_id])
         alike.put(node_id, room)
         self._open[node_id] = room
+
+
+def _fullest(shape: Shape, classes: Sequence[NodeClass]) -> list[tuple[int, str]]:
+    """(room, node) of as many nodes as it asks for, the fullest first; fewer where there are too few."""
+    each = [alike.fullest_with(shape.devices, shape.nodes) for alike in classes]
+    return each[0] if len(each) == 1 else sorted(chain.from_iterable(each))[: shape.nodes]
 
 
 def _n_nodes(classes: Iterable[NodeClass]) -> int:

@@ -13,6 +13,7 @@ from scheduler.loop import Scheduler
 from scheduler.placing import place_jobs
 from shared.db import quotas
 from shared.db.engine import make_engine, transaction
+from shared.db.held_slots import load_running
 from shared.db.leases import Claim
 from shared.db.models import Allocation, ApiKey, Attempt, Job, Team
 from shared.db.past_usage import past_usage
@@ -42,8 +43,8 @@ def owned(world: World, team: str, nominal: int, borrow: int | None = None) -> N
     run_step(world.engine, quotas.replace_terms, team, terms)
 
 
-def job(world: World, team: str, devices: int = 1) -> str:
-    return world.job(team_id=team, created_by=f"key-{team[-1]}", devices_per_node=devices)
+def job(world: World, team: str, devices: int = 1, *, nodes: int = 1) -> str:
+    return world.job(team_id=team, created_by=f"key-{team[-1]}", devices_per_node=devices, nodes=nodes)
 
 
 def run_all(world: World, settings: Settings) -> list[Claim]:
@@ -78,6 +79,32 @@ def test_the_owner_comes_back_and_the_youngest_that_borrowed_hands_its_slots_ove
     assert world.read(own).state is JobState.RUNNING
     assert {world.read(id).state for id in by_age[2:]} == {JobState.QUEUED}
     assert [world.read(id).attempts_used for id in by_age[2:]] == [0, 0]
+
+
+def test_an_owed_gang_takes_a_borrowed_ones_nodes_back_and_starts_when_all_are_free(
+    world: World, settings: Settings
+) -> None:
+    for name in ("node-0", "node-1"):
+        world.node(name, slots=2)
+    owned(world, "team-2", 4)
+    guest = job(world, "team-1", 2, nodes=2)
+    claims = run_all(world, settings)
+    (held,) = run_step(world.engine, load_running)
+    assert (held.id, held.held, held.slots) == (guest, (("node-0", 2), ("node-1", 2)), 4)
+    assert run_step(world.engine, quotas.slots_held, "team-1") == {"cpu": 4}
+    own = job(world, "team-2", 1, nodes=2)
+    assert run_all(world, settings) == []
+    assert run_all(world, settings) == []
+    assert [event.data["new"] for event in world.events(guest)].count("stopping") == 1
+    assert world.read(own).wait_reason == (
+        "needs 2 nodes with 1 of type any each; it is within your team's nominal quota of 4 of type cpu, and "
+        "1 each on node-0 and node-1 are coming free for it"
+    )
+    for claim, comes_free in zip(claims, ([], [own, own]), strict=True):
+        assert world.finish(claim, Outcome.STOPPED)
+        assert [claim.job_id for claim in run_all(world, settings)] == comes_free
+    assert (world.read(own).state, world.read(guest).state) == (JobState.RUNNING, JobState.QUEUED)
+    assert world.read(guest).attempts_used == 0
 
 
 def test_who_was_preempted_does_not_preempt_back(world: World, settings: Settings) -> None:

@@ -48,7 +48,7 @@ def test_jobs_are_placed_at_passes_and_hold_their_slots_for_as_long_as_they_last
 def test_a_job_that_is_never_placed_has_waited_until_the_end() -> None:
     jobs = [Job("a", "t", 0.0, 2, 500.0), Job("b", "t", 30.0, 2, 5.0)]
     record = lived(jobs, 100.0)
-    assert waits(record, jobs, 100.0)[2][0] == pytest.approx((0 + 70) / 2)
+    assert waits(record, jobs, 100.0)[1, 2][0] == pytest.approx((0 + 70) / 2)
     assert [(hold.job_id, hold.until) for hold in record.holds] == [("a", 100.0)]
 
 
@@ -118,6 +118,30 @@ def test_first_fit_decreasing_places_the_largest_first_and_only_what_is_permitte
     assert first_fit_decreasing(nodes, queue, running, {}) == 4 + 3 + 1
     barred = {"b": TeamShare(quotas={"gpu": Quota(0, borrowing_limit=0)})}
     assert first_fit_decreasing(nodes, queue, running, barred) == 3 + 1
+
+
+def test_first_fit_decreasing_places_gangs_whole_on_nodes_of_one_type() -> None:
+    nodes = [Node(f"n{i}", "gpu", 8, tuple(range(free))) for i, free in enumerate((4, 1, 3))]
+    nodes.append(Node("other", "T4", 8, tuple(range(8))))
+
+    def gang(devices: int, n_nodes: int) -> Waiting:
+        return Waiting(f"{devices}x{n_nodes}", (0, 0.0, ""), devices, "any", n_nodes)
+
+    assert first_fit_decreasing(nodes, [gang(3, 2), gang(1, 2)], [], {}) == 6 + 2
+    assert first_fit_decreasing(nodes, [gang(4, 2), gang(3, 3)], [], {}) == 0, "the T4s are on one node"
+    assert first_fit_decreasing(nodes, [gang(3, 2)], [], {"": TeamShare(quotas={"gpu": Quota(0, 5)})}) == 0
+
+
+def test_a_gang_holds_its_slots_on_all_nodes_from_and_to_the_same_second() -> None:
+    jobs = [Job("a", "t", 0.0, 1, 15.0), Job("gang", "t", 3.0, 2, 20.0, nodes=2), Job("b", "t", 4.0, 2, 5.0)]
+    clock = Clock(pass_s=10.0, half_life_s=1000.0, until_s=100.0)
+    record = Simulation([Host("m", "gpu", 2), Host("n", "gpu", 2)], jobs, ONE_LINE, clock).run()
+    assert [(hold.job_id, hold.slots, hold.since, hold.until) for hold in record.holds] == [
+        ("a", 1, 0.0, 15.0),
+        ("gang", 4, 20.0, 40.0),
+        ("b", 2, 40.0, 45.0),
+    ]
+    assert set(waits(record, jobs, 100.0)) == {(1, 1), (1, 2), (2, 2)}
 
 
 def test_a_trace_is_replayed_until_the_wanted_load_is_asked_for(tmp_path: Path) -> None:

@@ -17,13 +17,18 @@ def node(id: str, free: int, *, slots: int = 8) -> Node:
     return Node(id=id, accelerator="gpu", n_slots=slots, free_slots=tuple(range(free)))
 
 
-def job(id: str, team: str, devices: int = 1, *, at: float = 0.0, priority: int = 0) -> Waiting:
-    order = (-priority, at, id)
-    return Waiting(id=id, order=order, devices_per_node=devices, accelerator="gpu", team=team)
+def job(
+    id: str, team: str, devices: int = 1, *, nodes: int = 1, at: float = 0.0, priority: int = 0
+) -> Waiting:
+    return Waiting(id, (-priority, at, id), devices, "gpu", nodes, team=team)
 
 
 def runs(id: str, team: str, node: str, slots: int = 1, *, since: float = 0.0, left: float = 0.0) -> Running:
     return Running(id, team, ((node, slots),), "gpu", started_at=since, remaining_s=left)
+
+
+def gang_runs(id: str, team: str, *nodes: str, slots: int, since: float = 0.0) -> Running:
+    return Running(id, team, tuple((node, slots) for node in nodes), "gpu", since)
 
 
 def owning(nominal: int, borrow: int | None = None, lend: int | None = None) -> TeamShare:
@@ -145,6 +150,76 @@ def test_small_jobs_pass_a_large_one_but_not_where_it_will_run() -> None:
     assert [(one.job_id, one.node_id) for one in decision.reservations] == [("large", "soon")]
 
 
+def test_a_gang_counts_with_the_slots_of_all_its_nodes() -> None:
+    nodes, teams = [node("m", 8), node("n", 8)], {"a": owning(1, borrow=4)}
+    decision = decide(nodes, [job("gang", "a", 2, nodes=2), job("more", "a", 2, at=1.0)], teams=teams)
+    assert placed(decision) == ["gang"]
+    assert "your team holds 4 of type gpu" in decision.reasons["more"]
+    wide = decide(nodes, [job("wide", "a", 3, nodes=2)], teams=teams)
+    assert wide.reasons["wide"].startswith(
+        "needs 2 nodes with 3 of type gpu each; your team holds 0 of type gpu"
+    )
+    running = [gang_runs("g", "a", "m", "n", slots=2)]
+    queue = [job(f"{team}{i}", team, at=i) for team in "ab" for i in range(8)]
+    shared = decide([node("m", 4), node("n", 4)], queue, running=running)
+    assert sum(id.startswith("a") for id in placed(shared)) == 2, "b takes its turns until it has as much"
+
+
+def test_a_gang_at_the_head_keeps_its_nodes_and_small_jobs_pass_it_elsewhere() -> None:
+    nodes = [node("a", 3), node("b", 2), node("c", 1), node("d", 1)]
+    queue = [job("gang", "t", 8, nodes=2, at=1.0), *(job(f"s{i}", "t", at=2.0 + i) for i in range(9))]
+    decision = decide(nodes, queue)
+    assert sorted(part.node_id for one in decision.placements for part in one.parts) == ["c", "d"]
+    assert [(one.job_id, one.node_id) for one in decision.reservations] == [("gang", "a"), ("gang", "b")]
+    assert decision.reasons["gang"] == "needs 2 nodes with 8 of type gpu each; no node has so many free"
+
+
+def test_an_owed_gang_takes_back_on_several_nodes_at_once_from_the_youngest() -> None:
+    running = [runs(f"{node}{i}", "guest", node, 4, since=at) for at, node, i in BY_AGE]
+    nodes = [node(id, 0) for id in "klmn"]
+    decision = decide(nodes, [job("own", "owner", 8, nodes=2)], running=running, teams={"owner": owning(16)})
+    assert [asked.job_id for asked in decision.preemptions] == ["n1", "l1", "n0", "l0"], "k0, m0 are older"
+    assert decision.reasons["own"] == (
+        "needs 2 nodes with 8 of type gpu each; it is within your team's nominal quota of 16 of type gpu, "
+        "and 8 each on l and n are coming free for it"
+    )
+    assert [(one.node_id, one.slots) for one in decision.reservations] == [("l", 8), ("n", 8)]
+
+
+BY_AGE = [
+    *((0.0, "k", 0), (1.0, "m", 0), (2.0, "l", 0), (3.0, "n", 0)),
+    *((4.0, "k", 1), (5.0, "m", 1), (6.0, "l", 1), (7.0, "n", 1)),
+]
+
+
+def test_nobody_leaves_in_vain_for_a_gang() -> None:
+    running = [runs("old", "guest", "m", 4, since=1.0), runs("young", "guest", "m", 4, since=9.0)]
+    running.append(runs("elsewhere", "guest", "o", 2, since=8.0))
+    nodes = [node("m", 0), node("n", 4), node("o", 3)]
+    decision = decide(nodes, [job("own", "owner", 4, nodes=2)], running=running, teams={"owner": owning(8)})
+    assert [asked.job_id for asked in decision.preemptions] == ["young"]
+
+
+def test_a_gang_that_borrowed_leaves_all_its_nodes_and_each_owed_job_finds_room_there() -> None:
+    running = [gang_runs("guest", "guest", "m", "n", slots=8, since=5.0), runs("old", "guest", "o", 8)]
+    queue = [job("own", "owner", 8), job("next", "owner", 8, at=1.0)]
+    decision = decide([node(id, 0) for id in "mno"], queue, running=running, teams={"owner": owning(16)})
+    assert [asked.job_id for asked in decision.preemptions] == ["guest"]
+    assert [(one.job_id, one.node_id) for one in decision.reservations] == [("own", "m"), ("next", "n")]
+
+
+def test_what_is_within_a_quota_is_not_taken_from_a_gang_either() -> None:
+    running = [
+        gang_runs("old", "guest", "m", "n", slots=4),
+        gang_runs("young", "guest", "m", "n", slots=4, since=1.0),
+    ]
+    teams = {"owner": owning(8), "guest": owning(8)}
+    decision = decide(
+        [node("m", 0), node("n", 0)], [job("own", "owner", 4, nodes=2)], running=running, teams=teams
+    )
+    assert [asked.job_id for asked in decision.preemptions] == ["young"]
+
+
 def test_a_team_runs_only_on_what_it_may_use() -> None:
     nodes = [node("n", 8), Node("c", "cpu", 8, tuple(range(8)))]
     waiting = replace(job("a", "a"), accelerator="any")
@@ -166,3 +241,16 @@ def test_the_queue_is_told_in_the_order_of_turns() -> None:
     assert told == ["b0", "a0", "b1", "a1", "b2", "a2"]
     owning_two = {"a": owning(2)}
     assert [turn.job.id for turn in in_order(queue, nodes, teams=owning_two)][:3] == ["a0", "a1", "a2"]
+
+
+def test_in_the_queue_a_gang_weighs_as_much_as_it_will_hold() -> None:
+    queue = [
+        job("gang", "a", 2, nodes=2),
+        job("a1", "a", at=1.0),
+        *(job(f"b{i}", "b", at=2.0 + i) for i in range(5)),
+    ]
+    nodes = [node("m", 0), node("n", 0)]
+    told = [turn.job.id for turn in in_order(queue, nodes)]
+    assert told == ["gang", "b0", "b1", "b2", "b3", "a1", "b4"]
+    barred = in_order(queue, nodes, teams={"a": owning(0, borrow=3)})
+    assert [turn.job.id for turn in barred if turn.is_barred] == ["gang"]

@@ -45,14 +45,14 @@ def quotas(draw: st.DrawFn) -> Quota:
 
 @st.composite
 def scenes(draw: st.DrawFn) -> Scene:
-    """Up to five nodes of up to eight slots, part of which is held, and up to twenty jobs that wait.
+    """Up to six nodes of up to eight slots, part of which is held, and up to twenty jobs that wait.
 
     Of what is held, some is one gang's with what is held of the node before it.
     """
     nodes: list[Node] = []
     running: list[Running] = []
-    for i in range(draw(st.integers(1, 5))):
-        kind, n_slots = draw(st.sampled_from(TYPES)), draw(st.integers(1, 8))
+    for i in range(draw(st.integers(1, 6))):
+        kind, n_slots = draw(st.sampled_from((*TYPES, "H100", "H100"))), draw(st.integers(1, 8))
         free = list(range(n_slots))
         while free and draw(st.booleans()):
             slots = draw(st.integers(1, len(free)))
@@ -89,7 +89,7 @@ def scenes(draw: st.DrawFn) -> Scene:
             order=(-draw(st.integers(0, 2)), float(draw(st.integers(0, 50))), f"q{i}"),
             devices_per_node=draw(st.sampled_from((1, 1, 2, 4, 8))),
             accelerator=draw(st.sampled_from(("any", "cpu", "cuda", "H100"))),
-            nodes=draw(st.sampled_from((1, 1, 1, 1, 2))),
+            nodes=draw(st.sampled_from((1, 1, 2, 3))),
             team=draw(st.sampled_from(TEAMS)),
             memory_bytes=draw(MEMORY),
         )
@@ -165,9 +165,11 @@ def test_no_team_comes_to_hold_more_than_quota_and_borrowing_limit(scene: Scene)
 @settings(deadline=None)
 @given(scenes())
 def test_who_borrows_leaves_free_what_others_do_not_lend(scene: Scene) -> None:
+    """Or what comes free for them: that is kept on its nodes, free already or not."""
     decision = scene.decide()
     nodes, running = after(scene, decision)
     before, now = held(scene.running), held(running)
+    promised = taken_back(scene, decision)
     for (team, kind), slots in now.items():
         if slots <= max(
             before[team, kind], scene.teams.get(team, NO_SHARE).quotas.get(kind, Quota()).nominal
@@ -175,7 +177,7 @@ def test_who_borrows_leaves_free_what_others_do_not_lend(scene: Scene) -> None:
             continue
         free = sum(len(node.free_slots) for node in nodes if node.accelerator == kind)
         idle = sum(
-            max(0, share.quotas.get(kind, Quota()).unlent - now[owner, kind])
+            max(0, share.quotas.get(kind, Quota()).unlent - now[owner, kind] - promised[owner, kind])
             for owner, share in scene.teams.items()
             if owner != team
         )
@@ -204,6 +206,17 @@ def test_teams_whose_jobs_run_anywhere_part_all_types_by_weight_to_a_slot(
         for other in TEAMS:
             if got[one]:
                 assert (got[one] - 1) / teams[one].weight <= got[other] / teams[other].weight
+
+
+def taken_back(scene: Scene, decision: Decision) -> Counter[tuple[str, str]]:
+    """(team, type) -> the slots that are kept for its jobs which take their own quota back."""
+    teams = {job.id: job.team for job in scene.queue}
+    kinds = {node.id: node.accelerator for node in scene.nodes}
+    found: Counter[tuple[str, str]] = Counter()
+    for one in decision.reservations:
+        if "coming free" in decision.reasons[one.job_id]:
+            found[teams[one.job_id], kinds[one.node_id]] += one.slots
+    return found
 
 
 def held(running: list[Running]) -> Counter[tuple[str, str]]:
@@ -246,6 +259,24 @@ def test_no_slot_is_idle_that_a_waiting_and_permitted_job_fits(scene: Scene) -> 
             claim = books.claim(job.team, kind, job.devices_per_node * job.nodes)
             set_aside = any(kinds[id] == kind for id, n in kept.items() if n)
             assert not claim.is_granted or set_aside, (job, kind)
+
+
+@settings(deadline=None)
+@given(scenes())
+def test_what_is_kept_for_a_job_is_not_enough_for_it_yet(scene: Scene) -> None:
+    decision = scene.decide()
+    nodes, running = after(scene, decision)
+    jobs, books = {job.id: job for job in scene.queue}, Books(nodes, running, scene.teams)
+    free = {node.id: len(node.free_slots) for node in nodes}
+    kinds = {node.id: node.accelerator for node in nodes}
+    for job_id in {one.job_id for one in decision.reservations}:
+        job, mine = jobs[job_id], [one for one in decision.reservations if one.job_id == job_id]
+        (kind,) = {kinds[one.node_id] for one in mine}
+        assert {one.slots for one in mine} == {job.devices_per_node}
+        assert len({one.node_id for one in mine}) == len(mine) == job.nodes
+        is_alone = all(kinds[one.node_id] != kind or one in mine for one in decision.reservations)
+        if is_alone and books.claim(job.team, kind, job.devices_per_node * job.nodes).is_granted:
+            assert any(free[one.node_id] < one.slots for one in mine)
 
 
 @settings(deadline=None)

@@ -36,6 +36,7 @@ GIB = 2**30
 MEMORY = dict(zip(TYPES, (79.6, 79.6, 15.0), strict=False))
 WISHES = ("any", "cuda", "cpu", "H100", "A100", "T4")
 SIZES = (1, 1, 1, 1, 2, 2, 4, 8)
+ON_NODES = (*[1] * 23, 2, 4)
 WANTED_P99_MS = 200.0
 
 
@@ -111,13 +112,13 @@ def share(chance: random.Random, *, owns: bool) -> TeamShare:
 
 
 def waiting(chance: random.Random, number: int, names: list[str]) -> Waiting:
-    """A queued job; teams send jobs in very different numbers."""
+    """A queued job, one in 12 a gang; teams send jobs in very different numbers."""
     team = names[min(int(chance.paretovariate(0.8)) - 1, len(names) - 1)]
     order = (-chance.choice((0, 0, 0, 5)), float(number), f"q{number:05}")
-    devices, wish = chance.choice(SIZES), chance.choice(WISHES)
+    devices, wish, nodes = chance.choice(SIZES), chance.choice(WISHES), chance.choice(ON_NODES)
     # Each by a batch and a network of its own: no two estimates are equal.
     memory = int(GIB * min(chance.lognormvariate(2, 1), 79.0))
-    return Waiting(order[2], order, devices, wish, team=team, memory_bytes=memory)
+    return Waiting(order[2], order, devices, wish, nodes, team=team, memory_bytes=memory)
 
 
 MOMENTS: dict[str, Callable[[], Moment]] = {

@@ -24,9 +24,11 @@ leave: see `shared/domain/reclaiming.py`, also for why that ends.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 from shared.domain import waiting_words as words
 from shared.domain.cluster import Node, Part, Placement, Preemption, Reservation, Running, Waiting
@@ -34,7 +36,7 @@ from shared.domain.quota import Books, Claim, TeamShare
 from shared.domain.reclaiming import Reclaiming
 from shared.domain.room import Able, Room, Shape
 from shared.domain.standing import Standings
-from shared.domain.turns import Next, Turn, lines_of, take_turns, turn_of
+from shared.domain.turns import Group, Next, Turn, lines_of, take_turns, turn_of
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,15 @@ def decide(
     return made.decision()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Able:
-    """The nodes that could run a shape of job for its team, by accelerator type."""
+    """The nodes that could run a team's jobs of one size, by accelerator type.
+
+    One object a pass for all shapes that differ in nothing but what they ask of these nodes: they fare alike.
+    """
 
     classes: Able
-    never: str | None
+    never: str | None = None
     """Why there are none."""
 
     def on(self, types: Iterable[str]) -> Able:
@@ -88,10 +93,11 @@ class _Pass:
         self._room = Room(nodes, running)
         self._reclaiming = Reclaiming(running, self._books, self._room)
         self._standings = Standings(nodes, self._books, past)
-        self._able: dict[tuple[str, Shape], _Able] = {}
-        self._waiting: dict[tuple[str, Shape], list[str]] = {}
-        self._why: dict[tuple[str, Shape], Callable[[], str]] = {}
-        self._not_owed: set[tuple[str, Shape]] = set()
+        self._able: dict[Group, _Able] = {}
+        self._alike: dict[tuple[object, ...], _Able] = {}
+        self._waiting: defaultdict[Group, list[str]] = defaultdict(list)
+        self._why: dict[_Able, Callable[[Shape], str]] = {}
+        self._not_owed: set[_Able] = set()
         self._heads: set[str] = set()
         self._placements: list[Placement] = []
         self._preemptions: list[Preemption] = []
@@ -101,7 +107,7 @@ class _Pass:
     def decision(self) -> Decision:
         """All of it. Reasons are put into words last, when it is known what is left."""
         for group, jobs in self._waiting.items():
-            self._reasons.update(dict.fromkeys(jobs, self._why[group]()))
+            self._reasons.update(dict.fromkeys(jobs, self._why[self._able[group]](group.shape)))
         return Decision(
             tuple(self._placements), self._reasons, tuple(self._preemptions), tuple(self._reservations)
         )
@@ -115,42 +121,37 @@ class _Pass:
         owed = _those(Claim.GUARANTEED, self._claims(asked))
         if self._place(asked, owed) or self._take_back(asked, owed):
             return True
-        self._not_owed.add(asked.group)
+        self._not_owed.add(self._where(asked))
         return False
 
     def is_not_owed(self, asked: Next) -> bool:
-        """Whether another job of its team and shape was not served so."""
-        return asked.group in self._not_owed
+        """Whether another job of its team that fares alike was not served so."""
+        return self._where(asked) in self._not_owed
 
     def serve(self, asked: Next) -> bool:
         """Place the job wherever its team may, or know why it waits."""
-        team, shape = asked.group
-        claims = self._claims(asked)
+        able, claims = self._where(asked), self._claims(asked)
         permitted = _those(Claim.GUARANTEED, claims) + _those(Claim.BORROWED, claims)
         if self._place(asked, permitted):
             return True
         self._keep_room(asked, permitted + _those(Claim.NOT_NOW, claims))
-        self._waiting[asked.group] = [asked.job.id]
-        if permitted:
-            able = self._where(asked).on(permitted)
-            self._why[asked.group] = partial(words.no_room, shape, self._room, able, self._books, team)
-        else:
-            self._why[asked.group] = self._refusal(asked)
+        self._waiting[asked.group].append(asked.job.id)
+        self._why[able] = self._reason(able, able.on(permitted), claims, asked.group.team)
         return True
 
     def is_known_to_wait(self, asked: Next) -> bool:
-        """Whether another job of its team and shape has found nothing; then it waits for the same reason.
+        """Whether another job of its team that fares alike has found nothing; then it waits as that does.
 
         From there on room and rights only become less.
         """
-        if asked.group not in self._waiting:
+        if self._where(asked) not in self._why:
             return False
         self._waiting[asked.group].append(asked.job.id)
         return True
 
     def _place(self, asked: Next, types: Sequence[str]) -> bool:
         """Give it slots on the fullest nodes that have enough open, on all that it asks for or on none."""
-        team, shape = asked.group
+        team, shape = asked.group.team, asked.group.shape
         found = self._room.find(shape, self._where(asked).on(types))
         if found is None:
             return False
@@ -162,7 +163,7 @@ class _Pass:
 
     def _take_back(self, asked: Next, owed: Sequence[str]) -> bool:
         """Have its team's own quota handed back, on as many nodes of a type as it asks for."""
-        team, shape = asked.group
+        team, shape = asked.group.team, asked.group.shape
         for type in owed:
             found = self._reclaiming.reclaim(shape, type, self._where(asked).classes[type])
             if found is None:
@@ -178,7 +179,7 @@ class _Pass:
 
     def _keep_room(self, asked: Next, types: Sequence[str]) -> None:
         """Keep nodes for the first job that finds no room on a type, where there will be room soonest."""
-        _, shape = asked.group
+        shape = asked.group.shape
         able = self._where(asked).on(type for type in types if type not in self._heads)
         found = self._room.soonest(shape, able)
         if found is not None:
@@ -188,19 +189,22 @@ class _Pass:
             self._reserve(asked, found.node_ids)
 
     def _reserve(self, asked: Next, node_ids: Iterable[str]) -> None:
-        _, shape = asked.group
+        shape = asked.group.shape
         self._reservations += [Reservation(asked.job.id, id, shape.devices) for id in node_ids]
 
-    def _refusal(self, asked: Next) -> Callable[[], str]:
-        team, shape = asked.group
-        never = self._where(asked).never
-        if never is not None:
-            return partial(str, never)
-        return partial(words.not_permitted, shape, self._claims(asked), self._books, team)
+    def _reason(
+        self, able: _Able, permitted: Able, claims: Mapping[str, Claim], team: str
+    ) -> Callable[[Shape], str]:
+        """Why jobs wait that found nothing, put into words for each shape of them."""
+        if (never := able.never) is not None:
+            return lambda _: never
+        if permitted:
+            return partial(words.no_room, room=self._room, able=permitted, books=self._books, team=team)
+        return partial(words.not_permitted, claims=claims, books=self._books, team=team)
 
     def _claims(self, asked: Next) -> dict[str, Claim]:
         """By what right the job's team could take so many slots of each type that it may run on."""
-        team, shape = asked.group
+        team, shape = asked.group.team, asked.group.shape
         slots = shape.slots
         return {type: self._books.claim(team, type, slots) for type in self._where(asked).classes}
 
@@ -211,14 +215,17 @@ class _Pass:
         return found
 
     def _look(self, asked: Next) -> _Able:
-        team, shape = asked.group
+        team, shape = asked.group.team, asked.group.shape
         everywhere = self._room.able(asked.job)
         if not everywhere:
             n_able, small = self._room.most_able(asked.job), self._room.too_small(shape)
             return _Able({}, words.never(shape, n_able, small))
         allowed = self._books.share(team).accelerators
         able = {type: found for type, found in everywhere.items() if allowed is None or type in allowed}
-        return _Able(able, None if able else words.not_allowed(shape, allowed or ()))
+        if not able:
+            return _Able({}, words.not_allowed(shape, allowed or ()))
+        classes = chain.from_iterable(able.values())
+        return self._alike.setdefault((team, shape.devices, shape.nodes, *classes), _Able(able))
 
 
 def _those(claim: Claim, claims: Mapping[str, Claim]) -> list[str]:

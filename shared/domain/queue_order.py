@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from shared.domain.cluster import Node, Running, Waiting
 from shared.domain.quota import Books, Claim, TeamShare
-from shared.domain.room import Room, Shape
+from shared.domain.room import Room
 from shared.domain.standing import Standings
-from shared.domain.turns import Next, Turn, lines_of, take_turns, turn_of
+from shared.domain.turns import Group, Next, Turn, lines_of, take_turns, turn_of
 
 # No slot that comes free changes these, only what the team itself hands back, or its quota.
 _BARS = (Claim.OVER_LIMIT, Claim.NOT_LENT)
@@ -56,15 +56,15 @@ class _Served:
         self._books = Books(nodes, running, teams)
         self._standings = Standings(nodes, self._books, past)
         self._room = Room(nodes, running)
-        self._types: dict[tuple[str, Shape], list[str]] = {}
-        self._not_owed: set[tuple[str, Shape]] = set()
+        self._types: dict[Group, list[str]] = {}
+        self._not_owed: set[Group] = set()
 
     def turn(self, head: Next) -> Turn:
         return turn_of(head, self._standings, tuple(self._may_run_on(head)))
 
     def serve_owed(self, asked: Next) -> bool:
         """Within its team's nominal quota. False: it would not be."""
-        team, shape = asked.group
+        team, shape = asked.group.team, asked.group.shape
         for type in self._may_run_on(asked):
             if self._books.claim(team, type, shape.slots) is Claim.GUARANTEED:
                 self._take(asked, type)
@@ -77,7 +77,7 @@ class _Served:
 
     def serve(self, asked: Next) -> bool:
         """Beyond it; a job that could run nowhere, or is barred, takes nothing from its team."""
-        team, shape = asked.group
+        team, shape = asked.group.team, asked.group.shape
         types = self._may_run_on(asked)
         open = [type for type in types if self._books.claim(team, type, shape.slots) not in _BARS]
         self._take(asked, open[0] if open else None, is_barred=bool(types) and not open)
@@ -85,7 +85,7 @@ class _Served:
 
     def _take(self, asked: Next, accelerator: str | None, *, is_barred: bool = False) -> None:
         self.jobs.append(InTurn(asked.job, is_barred))
-        team, shape = asked.group
+        team, shape = asked.group.team, asked.group.shape
         if accelerator is not None:
             self._books.take(team, accelerator, shape.slots)
             self._standings.forget(team)

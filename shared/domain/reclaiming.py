@@ -31,7 +31,8 @@ from shared.domain.quota import Books
 from shared.domain.room import NodeClass, Room, Shape
 
 _Rank = tuple[bool, float, int, int, str]
-_Wish = tuple[int, str, tuple[str, str] | None, int | None]
+_Wish = tuple[int, tuple[NodeClass, ...]]
+"""So many slots on a node of these classes: jobs that wish the same find the same, whatever they ask for."""
 
 
 @dataclass(frozen=True)
@@ -89,21 +90,20 @@ class Reclaiming:
         leave is the youngest. The team that is owed has borrowed nothing of this type.
         """
         if shape.nodes == 1:
-            found = self._on_one(shape, accelerator, classes)
+            found = self._on_one((shape.devices, tuple(classes)))
         else:
             found = self._on_several(shape, accelerator, classes)
         if found is not None:
             self._make_room(shape, found)
         return found
 
-    def _on_one(self, shape: Shape, accelerator: str, classes: Sequence[NodeClass]) -> Reclaimed | None:
-        wish = (shape.devices, accelerator, shape.registered_model, shape.memory_bytes)
-        best = self._ranked(wish, classes)
+    def _on_one(self, wish: _Wish) -> Reclaimed | None:
+        devices, best = wish[0], self._ranked(wish)
         while best:
             rank = heappop(best)
-            node_id, now = rank[-1], self._rank(shape.devices, rank[-1])
+            node_id, now = rank[-1], self._rank(devices, rank[-1])
             if now == rank:
-                return Reclaimed((node_id,), tuple(self._victims(shape.devices, node_id) or ()))
+                return Reclaimed((node_id,), tuple(self._victims(devices, node_id) or ()))
             if now is not None:
                 heappush(best, now)  # something was placed or kept there since
         return None
@@ -139,12 +139,12 @@ class Reclaiming:
             self._room.keep(node_id, shape.devices)
             self._changed.append(node_id)
 
-    def _ranked(self, wish: _Wish, classes: Sequence[NodeClass]) -> list[_Rank]:
+    def _ranked(self, wish: _Wish) -> list[_Rank]:
         """The nodes by what taking back costs there: ranked once, and anew where something was taken back."""
         best = self._best.get(wish)
         if best is None:
             best = self._best[wish] = []
-            self._nodes[wish] = {node for alike in classes for node in alike.working}
+            self._nodes[wish] = {node for alike in wish[1] for node in alike.working}
             again = self._nodes[wish]
         else:
             again = self._nodes[wish].intersection(self._changed[self._seen[wish] :])

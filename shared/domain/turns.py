@@ -6,6 +6,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
+from typing import NamedTuple
 
 from shared.domain.cluster import Node, Waiting
 from shared.domain.room import Shape, memory_sizes
@@ -15,12 +16,19 @@ Turn = tuple[float, float, str, str]
 """The least has the next turn; its end is the team."""
 
 
-@dataclass(frozen=True)
-class Next:
-    """A queued job, and its group: those of the same team and shape fare alike."""
+@dataclass(frozen=True, eq=False)
+class Group:
+    """The jobs of one team and one shape, which fare alike; there is one object of it in a pass."""
+
+    team: str
+    shape: Shape
+
+
+class Next(NamedTuple):
+    """A queued job, and its group."""
 
     job: Waiting
-    group: tuple[str, Shape]
+    group: Group
 
 
 Lines = dict[str, deque[Next]]
@@ -29,9 +37,14 @@ Lines = dict[str, deque[Next]]
 def lines_of(queue: Sequence[Waiting], nodes: Sequence[Node]) -> Lines:
     """Each team's jobs in their order; `nodes` decide which of them are alike."""
     lines: Lines = defaultdict(deque)
+    groups: dict[tuple[str, Shape], Group] = {}
     sizes = memory_sizes(nodes)
     for job in sorted(queue, key=lambda waiting: waiting.order):
-        lines[job.team].append(Next(job, (job.team, Shape.of(job, sizes))))
+        key = (job.team, Shape.of(job, sizes))
+        group = groups.get(key)
+        if group is None:
+            group = groups[key] = Group(*key)
+        lines[job.team].append(Next(job, group))
     return lines
 
 

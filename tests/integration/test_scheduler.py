@@ -115,6 +115,20 @@ def test_two_schedulers_at_once_place_a_gang_once_and_whole(world: World, settin
     assert all(world.slots(f"node-{number}") == ["held", "held"] for number in range(4))
 
 
+def test_gangs_placed_at_once_on_the_same_nodes_in_any_order_wait_for_nobody(world: World) -> None:
+    for name in ("node-0", "node-1"):
+        world.node(name, slots=10)
+    with ThreadPoolExecutor(2) as pool:
+        for slot in range(10):
+            parts = [("node-0", (slot,)), ("node-1", (slot,))]
+            asked = [(world.job(nodes=2), order) for order in (parts, parts[::-1])]
+            made = pool.map(lambda one: world.offer_gang(one[0], *one[1]), asked)
+            assert sorted(map(len, made)) in ([0, 0], [0, 2])
+    held = [world.slots(name) for name in ("node-0", "node-1")]
+    assert held[0] == held[1]
+    assert "held" in held[0]
+
+
 def test_a_gang_meets_where_its_first_node_says_and_is_told_of_all(world: World) -> None:
     world.node("node-0", slots=4)
     world.node("node-1", slots=4)

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from shared.domain.cluster import Node, Running, Waiting
-from shared.domain.quota import Books, Claim, TeamShare
-from shared.domain.room import Room
-from shared.domain.standing import Standings
-from shared.domain.turns import Group, Next, Turn, lines_of, take_turns, turn_of
+from shared.domain.quota import Claim, TeamShare
+from shared.domain.rights import Fitting, Rights, those
+from shared.domain.turns import Next, lines_of, take_turns
 
 # No slot that comes free changes these, only what the team itself hands back, or its quota.
 _BARS = (Claim.OVER_LIMIT, Claim.NOT_LENT)
@@ -53,48 +52,28 @@ class _Served:
         past: Mapping[tuple[str, str], float],
     ) -> None:
         self.jobs: list[InTurn] = []
-        self._books = Books(nodes, running, teams)
-        self._standings = Standings(nodes, self._books, past)
-        self._room = Room(nodes, running)
-        self._types: dict[Group, list[str]] = {}
-        self._not_owed: set[Group] = set()
-
-    def turn(self, head: Next) -> Turn:
-        return turn_of(head, self._standings, tuple(self._may_run_on(head)))
+        self._rights = Rights(nodes, running, teams, past)
+        self._not_owed: set[Fitting] = set()
+        self.turn = self._rights.turn
 
     def serve_owed(self, asked: Next) -> bool:
         """Within its team's nominal quota. False: it would not be."""
-        team, shape = asked.group.team, asked.group.shape
-        for type in self._may_run_on(asked):
-            if self._books.claim(team, type, shape.slots) is Claim.GUARANTEED:
-                self._take(asked, type)
-                return True
-        self._not_owed.add(asked.group)
-        return False
+        owed = those(Claim.GUARANTEED, self._rights.claims(asked))
+        if not owed:
+            self._not_owed.add(self._rights.fitting(asked))
+            return False
+        self._rights.take(asked, owed[0])
+        self.jobs.append(InTurn(asked.job))
+        return True
 
     def is_not_owed(self, asked: Next) -> bool:
-        return asked.group in self._not_owed
+        return self._rights.fitting(asked) in self._not_owed
 
     def serve(self, asked: Next) -> bool:
         """Beyond it; a job that could run nowhere, or is barred, takes nothing from its team."""
-        team, shape = asked.group.team, asked.group.shape
-        types = self._may_run_on(asked)
-        open = [type for type in types if self._books.claim(team, type, shape.slots) not in _BARS]
-        self._take(asked, open[0] if open else None, is_barred=bool(types) and not open)
+        claims = self._rights.claims(asked)
+        open = [type for type, claim in claims.items() if claim not in _BARS]
+        if open:
+            self._rights.take(asked, open[0])
+        self.jobs.append(InTurn(asked.job, is_barred=bool(claims) and not open))
         return True
-
-    def _take(self, asked: Next, accelerator: str | None, *, is_barred: bool = False) -> None:
-        self.jobs.append(InTurn(asked.job, is_barred))
-        team, shape = asked.group.team, asked.group.shape
-        if accelerator is not None:
-            self._books.take(team, accelerator, shape.slots)
-            self._standings.forget(team)
-
-    def _may_run_on(self, asked: Next) -> list[str]:
-        found = self._types.get(asked.group)
-        if found is None:
-            allowed = self._books.share(asked.job.team).accelerators
-            able = self._room.able(asked.job)
-            found = [type for type in able if allowed is None or type in allowed]
-            self._types[asked.group] = found
-        return found

@@ -1,0 +1,94 @@
+"""What a job may run on, by what right its team takes slots there, and when its turn is: as a walk goes on.
+
+Both walks of turns ask it: the one that places jobs and the one that only tells their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from shared.domain import waiting_words as words
+from shared.domain.cluster import Node, Running
+from shared.domain.quota import Books, Claim, TeamShare
+from shared.domain.room import Able, Room
+from shared.domain.standing import Standings
+from shared.domain.turns import Group, Next, Turn, turn_of
+
+
+@dataclass(frozen=True, eq=False)
+class Fitting:
+    """The nodes that could run a team's jobs of one size, by accelerator type.
+
+    One object a walk for all shapes that differ in nothing but what they ask of these nodes: they fare alike.
+    """
+
+    classes: Able
+    never: str | None = None
+    """Why there are none."""
+
+    def on(self, types: Iterable[str]) -> Able:
+        """Those of these types."""
+        return {type: self.classes[type] for type in types}
+
+
+class Rights:
+    """Books, room and standings of one walk, in step with one another."""
+
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        running: Sequence[Running],
+        teams: Mapping[str, TeamShare],
+        past: Mapping[tuple[str, str], float],
+    ) -> None:
+        self.books = Books(nodes, running, teams)
+        self.room = Room(nodes, running)
+        self._standings = Standings(nodes, self.books, past)
+        self._of_group: dict[Group, Fitting] = {}
+        self._alike: dict[tuple[object, ...], Fitting] = {}
+
+    def fitting(self, asked: Next) -> Fitting:
+        """Where it could run, if the nodes were empty."""
+        found = self._of_group.get(asked.group)
+        if found is None:
+            found = self._of_group[asked.group] = self._look(asked)
+        return found
+
+    def claims(self, asked: Next) -> dict[str, Claim]:
+        """By what right its team could take so many slots of each type that it may run on."""
+        team, slots = asked.group.team, asked.group.shape.slots
+        return {type: self.books.claim(team, type, slots) for type in self.fitting(asked).classes}
+
+    def turn(self, head: Next) -> Turn:
+        """When a team's next job has its turn."""
+        return turn_of(head, self._standings, tuple(self.fitting(head).classes))
+
+    def take(self, asked: Next, accelerator: str) -> None:
+        """Its team has taken its slots, all of this type."""
+        self.books.take(asked.group.team, accelerator, asked.group.shape.slots)
+        self._standings.forget(asked.group.team)
+
+    def promise(self, asked: Next, accelerator: str) -> None:
+        """Its team gets them back of its own quota, and borrows none of the type until then."""
+        self.books.promise(asked.group.team, accelerator, asked.group.shape.slots)
+        self._standings.forget(asked.group.team)
+
+    def _look(self, asked: Next) -> Fitting:
+        team, shape = asked.group.team, asked.group.shape
+        everywhere = self.room.able(asked.job)
+        if not everywhere:
+            n_able, small = self.room.most_able(asked.job), self.room.too_small(shape)
+            return Fitting({}, words.never(shape, n_able, small))
+        allowed = self.books.share(team).accelerators
+        able = {type: found for type, found in everywhere.items() if allowed is None or type in allowed}
+        if not able:
+            return Fitting({}, words.not_allowed(shape, allowed or ()))
+        classes = chain.from_iterable(able.values())
+        return self._alike.setdefault((team, shape.devices, shape.nodes, *classes), Fitting(able))
+
+
+def those(claim: Claim, claims: Mapping[str, Claim]) -> list[str]:
+    """The accelerator types of which the slots could be had by this right."""
+    return [type for type, found in claims.items() if found is claim]

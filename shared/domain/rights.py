@@ -77,9 +77,9 @@ class Rights:
 
     def _look(self, asked: Next) -> Fitting:
         team, shape = asked.group.team, asked.group.shape
-        everywhere = self.room.able(asked.job)
+        everywhere = self.room.able(shape)
         if not everywhere:
-            n_able, small = self.room.most_able(asked.job), self.room.too_small(shape)
+            n_able, small = self.room.most_able(shape), self.room.too_small(shape)
             return Fitting({}, words.never(shape, n_able, small))
         allowed = self.books.share(team).accelerators
         able = {type: found for type, found in everywhere.items() if allowed is None or type in allowed}

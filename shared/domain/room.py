@@ -101,6 +101,7 @@ class Room:
         self._blocks: dict[NodeClass, list[int]] = {}
         self._classes: dict[tuple[str, int, int | None, frozenset[tuple[str, str]]], NodeClass] = {}
         self._class_of: dict[str, NodeClass] = {}
+        self._fits: dict[tuple[int, str, tuple[str, str] | None], list[NodeClass]] = {}
         for node in nodes:
             self._sort_in(node)
         self._leaving_in: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
@@ -108,23 +109,23 @@ class Room:
             for node_id, slots in job.held:
                 self._leaving_in[node_id].append((0.0 if job.is_leaving else job.remaining_s, slots))
 
-    def able(self, job: Waiting) -> dict[str, list[NodeClass]]:
+    def able(self, shape: Shape) -> dict[str, list[NodeClass]]:
         """By accelerator type, in their order, the classes whose nodes could run the job if they were empty.
 
         Of types with fewer such nodes than it asks for there is none.
         """
-        able = self._by_type(job)
-        return {type: able[type] for type in sorted(able) if _n_nodes(able[type]) >= job.nodes}
+        able = self._by_type(shape)
+        return {type: able[type] for type in sorted(able) if _n_nodes(able[type]) >= shape.nodes}
 
-    def most_able(self, job: Waiting) -> int:
+    def most_able(self, shape: Shape) -> int:
         """How many nodes of one accelerator type could run a part of the job, were they empty; at most."""
-        return max((_n_nodes(classes) for classes in self._by_type(job).values()), default=0)
+        return max((_n_nodes(classes) for classes in self._by_type(shape).values()), default=0)
 
     def too_small(self, shape: Shape) -> list[NodeClass]:
         """The classes that could run a part of such a job, had their devices its memory."""
-        job = Waiting("", (0, 0.0, ""), shape.devices, shape.accelerator, shape.nodes, shape.registered_model)
-        able = [alike for classes in self._by_type(job).values() for alike in classes]
-        return [alike for alike in able if not holds(alike.like, shape.memory_bytes)]
+        if shape.memory_bytes is None:
+            return []
+        return [alike for alike in self._but_for_memory(shape) if not holds(alike.like, shape.memory_bytes)]
 
     def find(self, shape: Shape, able: Able) -> Found | None:
         """As many nodes of one type as it asks for that have so many slots open, the fullest first."""
@@ -181,13 +182,24 @@ class Room:
         _, _, first, type = min(found)
         return Found(type, tuple(node_id for _, _, node_id in first))
 
-    def _by_type(self, job: Waiting) -> Mapping[str, list[NodeClass]]:
+    def _by_type(self, shape: Shape) -> Mapping[str, list[NodeClass]]:
         """The classes whose nodes could run a part of the job if they were empty."""
         able: defaultdict[str, list[NodeClass]] = defaultdict(list)
-        for alike in self._classes.values():
-            if could_ever_run(job, alike.like):
+        for alike in self._but_for_memory(shape):
+            if holds(alike.like, shape.memory_bytes):
                 able[alike.accelerator].append(alike)
         return able
+
+    def _but_for_memory(self, shape: Shape) -> list[NodeClass]:
+        """The same, and those without the memory for it: there are few such wishes, and many estimates."""
+        wish = (shape.devices, shape.accelerator, shape.registered_model)
+        found = self._fits.get(wish)
+        if found is None:
+            devices, accelerator, model = wish
+            job = Waiting("", (0, 0.0, ""), devices, accelerator, registered_model=model)
+            found = [alike for alike in self._classes.values() if could_ever_run(job, alike.like)]
+            self._fits[wish] = found
+        return found
 
     def _blocks_of(self, alike: NodeClass) -> list[int]:
         """How many slots each of its nodes has free, the fewest first."""

@@ -19,8 +19,10 @@ from devstack.redis import Redis
 if TYPE_CHECKING:
     from shared.settings import Settings
 
-# Before torch is loaded. On networks as small as the tests' a second thread costs twice the processor time.
+# Before torch is loaded. On networks as small as the tests' a second thread costs twice the processor time,
+# and threads that spin while they wait for one another cost more still once another process wants the core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = "migrated"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,15 @@ def assert_same_end(one: Ran, other: Ran) -> None:
     assert one.result.evaluation == other.result.evaluation
     assert one.result.ranks.checksum == other.result.ranks.checksum
     assert one.result.frozen_proof == other.result.frozen_proof
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_threads() -> Iterator[None]:
+    """In this process, so that sums shared out among threads come out alike too; the other tests have one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

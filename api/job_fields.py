@@ -67,6 +67,7 @@ def _error(error: dict[str, Any] | None) -> JobError | None:
         hint=error.get("hint"),
         traceback=error.get("traceback"),
         rank=error.get("rank"),
+        node=error.get("node"),
         attempt=error.get("attempt"),
     )
 

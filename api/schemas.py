@@ -54,6 +54,7 @@ class JobError(BaseModel):
     hint: str | None = Field(None, description="what would help")
     traceback: str | None = Field(None, description="the end of the failing rank's own")
     rank: int | None = Field(None, description="the process that failed, where it was one of them")
+    node: str | None = Field(None, description="where it failed, where it ran on one")
     attempt: int | None = Field(None, description="the try that failed last, counted from 1")
 
 

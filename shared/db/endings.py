@@ -139,7 +139,8 @@ def settle(
     cause = cause_of(allocations)
     transition(attempt, AttemptState.ENDED)
     attempt.outcome = (cause.outcome if cause else None) or Outcome.SUCCEEDED
-    attempt.error = {**cause.error, "attempt": attempt.number} if cause and cause.error else None
+    where = {"attempt": attempt.number, "node": cause.node_id} if cause else {}
+    attempt.error = {**cause.error, **where} if cause and cause.error else None
     attempt.ended_at = func.clock_timestamp()
     if leave_out_taken_up(session, job, attempt, actor):
         to = AFTER_STOP[job.stop_reason] if job.stop_reason else JobState.QUEUED

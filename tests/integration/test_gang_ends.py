@@ -72,7 +72,7 @@ def test_of_a_hang_the_node_counts_whose_rank_hangs(world: World) -> None:
     assert world.finish(second, Outcome.LOST, error=hangs)
     lost = world.attempts(first.job_id)[0]
     assert lost.error is not None
-    assert lost.error["message"] == "rank 1 stands in forward"
+    assert (lost.error["message"], lost.error["node"]) == ("rank 1 stands in forward", "node-1")
 
 
 def test_a_share_that_stopped_before_all_had_claimed_takes_the_open_offer_back(world: World) -> None:

@@ -88,14 +88,19 @@ def test_a_watched_job_that_failed_is_exit_1_with_its_reason(server: Script, tmp
         "GET /v1/fine_tuning/jobs/ftjob-1/events", Answer(event.encode(), type="text/event-stream"), empty
     )
     error = {"code": "bad_data", "message": "a.png cannot be read", "hint": "take it out"}
-    error |= {"rank": 1, "attempt": 2, "traceback": "Traceback:\n  in x.py\nUnreadable: no picture\n"}
+    error |= {
+        "rank": 1,
+        "node": "rack-2",
+        "attempt": 2,
+        "traceback": "Traceback:\n  in x.py\nUnreadable: no picture\n",
+    }
     server.on("GET /v1/fine_tuning/jobs/ftjob-1", told({**JOB, "error": error}))
     done = thaw(server.url, "watch", "ftjob-1", home=tmp_path)
     assert done.returncode == 1
     assert "It failed." in done.stdout
     *traceback, last = done.stderr.splitlines()
     assert traceback == ["Traceback:", "  in x.py", "Unreadable: no picture"]
-    assert last == "ftjob-1 failed (bad_data, rank 1, try 2): a.png cannot be read; take it out"
+    assert last == "ftjob-1 failed (bad_data, rank 1, rack-2, try 2): a.png cannot be read; take it out"
 
 
 def test_submit_prints_the_id_alone(server: Script, tmp_path: Path) -> None:

@@ -97,6 +97,22 @@ def test_show_says_that_a_job_is_paused_and_what_was_changed(server: Script, tmp
     assert "hyperparameters.n_epochs 3 -> 5, 1970-01-01" in shown
 
 
+def test_show_names_every_node_that_a_running_job_holds_slots_of(server: Script, tmp_path: Path) -> None:
+    over = {"outcome": "lost", "nodes": [{"node": "rack-9", "slots": [0]}]}
+    shares = [{"node": "rack-2", "slots": [0, 1]}, {"node": "rack-1", "slots": [2, 3]}]
+    job: dict[str, Any] = {
+        **JOB,
+        "attempts": [over, {"outcome": None, "nodes": shares}],
+        "freeze_plan": {"phases": []},
+        "created_at": 0,
+        "timings": {},
+    }
+    server.on(f"GET {PATH}", told(job))
+    shown = thaw(server.url, "show", "ftjob-1", home=tmp_path).stdout
+    where = [line for line in shown.splitlines() if line.startswith("runs on")]
+    assert where == ["runs on        rack-2, slots 0, 1", "runs on        rack-1, slots 2, 3"]
+
+
 def test_a_node_is_shown_drained_and_undrained(server: Script, tmp_path: Path) -> None:
     server.on("GET /v1/nodes/rack%2F1", told(NODE))
     shown = thaw(server.url, "node", "show", "rack/1", home=tmp_path).stdout

@@ -31,9 +31,9 @@ def last_words(job: Job) -> Iterator[str]:
 
 
 def _where(job: Job) -> str:
-    """The rank and the try, as far as they are known."""
-    parts = (("rank", job.error.get("rank")), ("try", job.error.get("attempt")))
-    return ", ".join(f"{name} {number}" for name, number in parts if number is not None)
+    """The rank, the node and the try, as far as they are known."""
+    parts = (("rank ", "rank"), ("", "node"), ("try ", "attempt"))
+    return ", ".join(f"{name}{job.error[key]}" for name, key in parts if job.error.get(key) is not None)
 
 
 def _traceback(job: Job) -> list[str]:

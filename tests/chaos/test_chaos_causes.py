@@ -34,7 +34,10 @@ FOLLOWED = Followed(
         move(90, "succeeded", "node-2"),
     ],
 )
-ATTEMPTS = [{"id": "one", "outcome": "lost"}, {"id": "two", "outcome": "succeeded"}]
+ATTEMPTS = [
+    {"id": "one", "outcome": "lost", "nodes": [{"node": "node-0"}, {"node": "node-1"}]},
+    {"id": "two", "outcome": "succeeded", "nodes": [{"node": "node-2"}]},
+]
 ENDED = {"job": Ended(Job("job", "m", "succeeded", "succeeded", {"attempts": ATTEMPTS}), [], [], None)}
 
 
@@ -45,7 +48,7 @@ def fault(at: float, kind: Kind, **where: Any) -> Injected:
 
 def cause(*faults: Injected) -> Injected | None:
     (loss,) = losses([FOLLOWED], ENDED, faults, 1.0)
-    assert (loss.attempt, loss.node, loss.at) == ("one", "node-1", 50)
+    assert (loss.attempt, loss.nodes, loss.at) == ("one", ("node-0", "node-1"), 50)
     return loss.cause
 
 
@@ -70,7 +73,7 @@ def test_a_fault_elsewhere_or_later_did_not_do_it() -> None:
 def test_a_loss_without_a_fault_is_told() -> None:
     found = losses([FOLLOWED], ENDED, [], 1.0)
 
-    assert unexplained(found) == ["job: one on node-1 was lost, and nothing was done to it"]
+    assert unexplained(found) == ["job: one on node-0 and node-1 was lost, and nothing was done to it"]
 
 
 def recovery(*others: Injected) -> Recovery:

@@ -44,7 +44,10 @@ class Account:
 
     def __init__(self) -> None:
         self.logs = [log("one", 0.0, range(1, 4)), log("two", 10.0, range(3, 5))]
-        self.attempts = [{"id": "one", "outcome": "lost"}, {"id": "two", "outcome": "succeeded"}]
+        self.attempts: list[dict[str, Any]] = [
+            {"id": "one", "outcome": "lost", "nodes": [{"slots": [0, 1]}]},
+            {"id": "two", "outcome": "succeeded", "nodes": [{"slots": [0, 1]}]},
+        ]
         states = ("queued", "dispatched", "running", "queued", "dispatched", "running", "succeeded")
         self.events = [event(number, state) for number, state in enumerate(states, start=1)]
         self.heard = list(self.events)
@@ -60,6 +63,17 @@ class Account:
 
 def test_what_went_as_promised_is_called_so() -> None:
     assert Account().verdict() == Verdict()
+
+
+@pytest.mark.parametrize(("slots", "is_wrong"), [([[0], [0]], False), ([[0, 1]], True)])
+def test_a_rank_that_died_behind_the_last_step_counts_where_the_result_was_made(
+    slots: list[list[int]], is_wrong: bool
+) -> None:
+    account = Account()
+    account.attempts[1]["nodes"] = [{"slots": of_node} for of_node in slots]
+    other = log("two", 10.0, range(3, 5), rank=1, pid=2, slot="slot-1", ended_well=False)
+    account.logs.append(other)
+    assert bool(account.verdict().wrong) is is_wrong
 
 
 def spoil_status(account: Account) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.injector import Injected
@@ -21,7 +21,7 @@ class Loss:
 
     job: str
     attempt: str
-    node: str
+    nodes: tuple[str, ...]
     at: float
     cause: Injected | None
 
@@ -36,7 +36,7 @@ def losses(
 def unexplained(found: Sequence[Loss]) -> list[str]:
     """Attempts that were lost although no fault had touched them."""
     return [
-        f"{loss.job}: {loss.attempt} on {loss.node} was lost, and nothing was done to it"
+        f"{loss.job}: {loss.attempt} on {' and '.join(loss.nodes)} was lost, and nothing was done to it"
         for loss in found
         if loss.cause is None
     ]
@@ -46,42 +46,45 @@ def _of_job(job: Followed, one: Ended, faults: Sequence[Injected], scale: float)
     returns = _returns(job)
     for number, raw in enumerate(one.job.raw["attempts"], start=1):
         if raw["outcome"] == "lost" and number in returns:
-            attempt, (node, at) = str(raw["id"]), returns[number]
-            yield Loss(job.id, attempt, node, at, _cause(attempt, node, at, faults, scale))
+            nodes = tuple(str(share["node"]) for share in raw["nodes"])
+            cause = _cause(str(raw["id"]), nodes, returns[number], faults, scale)
+            yield Loss(job.id, str(raw["id"]), nodes, returns[number], cause)
 
 
-def _returns(job: Followed) -> dict[int, tuple[str, float]]:
-    """By the number of the try: the node that a job ran on, and when it came back from there.
+def _returns(job: Followed) -> dict[int, float]:
+    """By the number of the try: when the job came back from where it had run.
 
     Also when it was leaving already, as it had been asked to hand its slots back.
     """
-    number, node, returns = 0, None, {}
+    number, has_run, returns = 0, False, {}
     for at, event in job.heard:
         new = event.data.get("new")
         if new == "dispatched":
-            number, node = number + 1, None
+            number, has_run = number + 1, False
         elif new == "running":
-            node = str(event.raw["actor"])
-        elif new == "queued" and node is not None:
-            returns[number] = (node, at)
+            has_run = True
+        elif new == "queued" and has_run:
+            returns[number] = at
     return returns
 
 
-def _cause(attempt: str, node: str, at: float, faults: Sequence[Injected], scale: float) -> Injected | None:
+def _cause(
+    attempt: str, nodes: Collection[str], at: float, faults: Sequence[Injected], scale: float
+) -> Injected | None:
     """The last before the loss that could have done it; where there is none, the last that touched it."""
-    touching = [one for one in faults if _touches(one, attempt, node, at, scale)]
+    touching = [one for one in faults if _touches(one, attempt, nodes, at, scale)]
     able = [one for one in touching if _can_end(one.fault.kind)]
     return next(reversed(able or touching), None)
 
 
-def _touches(one: Injected, attempt: str, node: str, at: float, scale: float) -> bool:
+def _touches(one: Injected, attempt: str, nodes: Collection[str], at: float, scale: float) -> bool:
     injection = one.injection
     if injection is None or not one.at <= at <= (one.until or one.at) + _LATE_S * scale + _SLACK_S:
         return False
     if injection.attempt is not None:
         return injection.attempt == attempt
     if injection.node is not None:
-        return injection.node == node
+        return injection.node in nodes
     return one.fault.kind.on not in SERVICES
 
 

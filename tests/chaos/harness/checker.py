@@ -96,10 +96,17 @@ def _check_events(verdict: Verdict, job: Followed, one: Ended) -> None:
 
 
 def _check_accounts(verdict: Verdict, attempts: Sequence[AttemptLog], ended: Mapping[str, Ended]) -> None:
-    """Who computed is known to the service, and only who computed to the end has won."""
+    """Who computed is known to the service, and only who computed to the end has won.
+
+    Of a gang that is the node with rank 0: once it has the result, a peer may die before it could say so.
+    """
     for attempt in attempts:
-        outcomes = {one["id"]: one["outcome"] for one in ended[attempt.job].job.raw["attempts"]}
-        if attempt.attempt not in outcomes:
+        known = {one["id"]: one for one in ended[attempt.job].job.raw["attempts"]}
+        if attempt.attempt not in known:
             verdict.wrong.append(f"{attempt.job}: nobody knows of {attempt.attempt}, which computed")
-        elif outcomes[attempt.attempt] == "succeeded" and not all(one.ended_well for one in attempt.ranks):
+            continue
+        one = known[attempt.attempt]
+        on_first = len(one["nodes"][0]["slots"])
+        ended_well = all(log.ended_well for log in attempt.ranks if log.rank < on_first)
+        if one["outcome"] == "succeeded" and not ended_well:
             verdict.wrong.append(f"{attempt.job}: {attempt.attempt} won although a rank did not end well")

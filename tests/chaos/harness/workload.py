@@ -24,13 +24,14 @@ _PATIENCE_S = 600.0
 _LOOK_AGAIN_S = 0.5
 T = TypeVar("T")
 
-# By name, what differs from job to job: ranks, and whether processes of their own load the pictures.
+# By name, what differs: nodes, ranks on each of them, whether processes of their own load the pictures.
 VARIETIES: dict[str, dict[str, Any]] = {
     "alone": {"ranks": 1, "augment": "none", "seed": 1},
     "loading": {"ranks": 1, "augment": "crop_flip", "seed": 2},
     "pair": {"ranks": 2, "augment": "none", "seed": 3},
+    "gang": {"ranks": 1, "nodes": 2, "augment": "none", "seed": 4},
 }
-_TURNS = ("alone", "loading", "pair", "alone")
+_TURNS = ("alone", "loading", "pair", "gang")
 
 
 def variety(number: int) -> str:
@@ -47,7 +48,7 @@ def spec(name: str, file: str, n_epochs: int) -> dict[str, Any]:
         "validation_fraction": 0.2,
         "hyperparameters": {"n_epochs": n_epochs, "batch_size": 16, "learning_rate": 0.001},
         "preprocessing": {"image_size": 8, "augment": differing["augment"]},
-        "resources": {"devices_per_node": differing["ranks"]},
+        "resources": {"devices_per_node": differing["ranks"], "nodes": differing.get("nodes", 1)},
         "seed": differing["seed"],
         "metadata": {"variety": name},
     }

@@ -43,7 +43,7 @@ class Owed:
 OWED: Mapping[str, Owed] = {
     OWNER: Owed(4, borrowing_limit=1, lending_limit=3),
     NEIGHBOUR: Owed(2, borrowing_limit=4),
-    GUEST: Owed(0, borrowing_limit=3),
+    GUEST: Owed(0, borrowing_limit=2),
 }
 
 

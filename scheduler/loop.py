@@ -22,6 +22,7 @@ from scheduler.reconciling import (
     vacate_drained_nodes,
 )
 from scheduler.steady import SteadyView
+from shared.db.past_usage import PastUsage
 from shared.db.placement import Offer
 from shared.db.steps import run_step
 from shared.queue import is_reachable, publish, redis_client
@@ -42,6 +43,7 @@ class Scheduler:
             needed_s=settings.scaled(settings.lease_s), largest_gap_s=settings.scaled(settings.renew_s)
         )
         self._reconcile_at = 0.0
+        self._past = PastUsage(settings.usage_half_life_s)
         self._queue = redis_client(settings.redis_url.get_secret_value())
         self._queue_is_away = False
 
@@ -64,7 +66,7 @@ class Scheduler:
         let_go_stopped_offers(self._engine)
         vacate_drained_nodes(self._engine)
         if self._may_offer():
-            self._publish(run_step(self._engine, place_jobs, self._settings))
+            self._publish(run_step(self._engine, place_jobs, self._settings, self._past))
         self._view.seen(time.monotonic())
         if time.monotonic() >= self._reconcile_at:
             self._reconcile()

@@ -6,26 +6,29 @@ from sqlalchemy.orm import Session
 
 from shared.db import placement
 from shared.db.held_slots import ask_back, load_running
-from shared.db.past_usage import past_usage
+from shared.db.past_usage import PastUsage
 from shared.db.placement import Offer
 from shared.db.quotas import load_shares
 from shared.domain import fairshare
 from shared.domain.job import YIELD_S
 from shared.settings import Settings
 
+# A pass holds what it places until its commit: where thousands of slots are free, the next one goes on.
+_MOST_PLACED = 1000
 
-def place_jobs(session: Session, settings: Settings) -> list[Offer]:
+
+def place_jobs(session: Session, settings: Settings, past: PastUsage | None = None) -> list[Offer]:
     """Place what can be placed now, and ask borrowed slots back; the caller commits, then publishes.
 
-    Empty while another copy places.
+    Empty while another copy places. `past`: kept by who makes pass after pass, and read anew where left out.
     """
     if not placement.lock_pass(session):
         return []
     queue = placement.load_queue(session, yield_s=settings.scaled(YIELD_S))
     if not queue.waiting:
         return []
-    decision = _decide(session, settings, queue)
-    offers = [offer for placed in decision.placements for offer in placement.place(session, placed)]
+    decision = _decide(session, queue, settings, past or PastUsage(settings.usage_half_life_s))
+    offers = placement.place_all(session, decision.placements[:_MOST_PLACED])
     for preemption in decision.preemptions:
         ask_back(session, preemption, actor=placement.ACTOR)
     new = {id: reason for id, reason in decision.reasons.items() if queue.reasons[id] != reason}
@@ -33,7 +36,9 @@ def place_jobs(session: Session, settings: Settings) -> list[Offer]:
     return offers
 
 
-def _decide(session: Session, settings: Settings, queue: placement.Queue) -> fairshare.Decision:
+def _decide(
+    session: Session, queue: placement.Queue, settings: Settings, past: PastUsage
+) -> fairshare.Decision:
     is_shared = len({job.team for job in queue.waiting}) > 1
     return fairshare.decide(
         placement.load_nodes(session, heard_within_s=settings.heard_within_s),
@@ -41,5 +46,5 @@ def _decide(session: Session, settings: Settings, queue: placement.Queue) -> fai
         running=load_running(session),
         teams=load_shares(session),
         # Whose turn it is matters only where several teams wait.
-        past=past_usage(session, half_life_s=settings.usage_half_life_s) if is_shared else {},
+        past=past.read(session) if is_shared else {},
     )

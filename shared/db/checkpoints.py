@@ -10,11 +10,12 @@ attempt a step that arrives late changes nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import ColumnElement, Select, func, select, update
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
@@ -32,17 +33,26 @@ NEWEST_FIRST = (Attempt.number.desc(), Checkpoint.step.desc())
 
 def usable(job_id: str) -> Select[Checkpoint]:
     """The checkpoints that a job may go on from, the newest first: neither dropped nor known as damaged."""
+    return _usable(Checkpoint.job_id == job_id).order_by(*NEWEST_FIRST)
+
+
+def _usable(of_jobs: ColumnElement[bool]) -> Select[Checkpoint]:
     return (
         select(Checkpoint)
         .join(Attempt, Attempt.id == Checkpoint.attempt_id)
-        .where(Checkpoint.job_id == job_id, Checkpoint.dropped_at.is_(None), Checkpoint.damaged_at.is_(None))
-        .order_by(*NEWEST_FIRST)
+        .where(of_jobs, Checkpoint.dropped_at.is_(None), Checkpoint.damaged_at.is_(None))
     )
 
 
-def newest_checkpoint(session: Session, job_id: str) -> str | None:
-    """What the job's next attempt goes on from."""
-    return session.scalar(usable(job_id).with_only_columns(Checkpoint.id).limit(1))
+def newest_checkpoints(session: Session, job_ids: Collection[str]) -> dict[str, str]:
+    """By job: what its next attempt goes on from, where there is anything."""
+    rows = session.execute(
+        _usable(Checkpoint.job_id.in_(job_ids))
+        .with_only_columns(Checkpoint.job_id, Checkpoint.id)
+        .ext(distinct_on(Checkpoint.job_id))
+        .order_by(Checkpoint.job_id, *NEWEST_FIRST)
+    )
+    return dict(rows.all())
 
 
 def add_checkpoint(

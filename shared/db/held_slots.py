@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Float, cast, func, select
-from sqlalchemy.dialects.postgresql import aggregate_order_by
+from collections.abc import Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+from sqlalchemy import Float, Row, cast, func, select
 from sqlalchemy.orm import Session
 
 from shared.db.models import Allocation, Attempt, Job, TeamQuota
@@ -17,37 +21,39 @@ _HOLDS_SLOTS = (JobState.DISPATCHED, JobState.RUNNING)
 
 def load_running(session: Session) -> list[Running]:
     """Every job that holds slots, with what it holds of each of its nodes."""
-    by_rank = Allocation.node_rank
     rows = session.execute(
         select(
             Job.id,
             Job.team_id,
-            func.array_agg(aggregate_order_by(Allocation.node_id, by_rank)).label("node_ids"),
-            func.array_agg(aggregate_order_by(func.cardinality(Allocation.slots), by_rank)).label("n_slots"),
-            func.min(Allocation.accelerator).label("accelerator"),
+            Allocation.node_id,
+            func.cardinality(Allocation.slots).label("n_slots"),
+            Allocation.accelerator,
             cast(func.extract("epoch", Attempt.created_at), Float).label("started_at"),
             cast(func.extract("epoch", func.clock_timestamp() - Attempt.created_at), Float).label("age_s"),
             Job.state,
             Attempt.state.label("attempt_state"),
-            Job.resolved["max_duration_s"].label("limit_s"),
+            cast(Job.resolved["max_duration_s"].astext, Float).label("limit_s"),
         )
         .join(Attempt, Attempt.id == Allocation.attempt_id)
         .join(Job, Job.id == Attempt.job_id)
         .where(Allocation.state.in_(LIVE_ALLOCATION_STATES))
-        .group_by(Job.id, Attempt.id)
+        .order_by(Attempt.id, Allocation.node_rank)
     )
-    return [
-        Running(
-            id=row.id,
-            team=row.team_id,
-            held=tuple(zip(row.node_ids, row.n_slots, strict=True)),
-            accelerator=row.accelerator,
-            started_at=row.started_at,
-            is_leaving=row.state is JobState.STOPPING or row.attempt_state is AttemptState.ENDING,
-            remaining_s=expected_remaining_s(row.age_s, row.limit_s),
-        )
-        for row in rows
-    ]
+    return [_running(list(shares)) for _, shares in groupby(rows, key=attrgetter("id"))]
+
+
+def _running(shares: Sequence[Row[Any]]) -> Running:
+    """`shares`: one of each node, by rank."""
+    first = shares[0]
+    return Running(
+        id=first.id,
+        team=first.team_id,
+        held=tuple((share.node_id, share.n_slots) for share in shares),
+        accelerator=first.accelerator,
+        started_at=first.started_at,
+        is_leaving=first.state is JobState.STOPPING or first.attempt_state is AttemptState.ENDING,
+        remaining_s=expected_remaining_s(first.age_s, first.limit_s),
+    )
 
 
 def ask_back(session: Session, asked: Preemption, *, actor: str) -> None:

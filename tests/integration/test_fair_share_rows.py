@@ -16,7 +16,7 @@ from shared.db.engine import make_engine, transaction
 from shared.db.held_slots import load_running
 from shared.db.leases import Claim
 from shared.db.models import Allocation, ApiKey, Attempt, Job, Team
-from shared.db.past_usage import past_usage
+from shared.db.past_usage import PastUsage, past_usage
 from shared.db.steps import run_step
 from shared.domain.job import JobState, Outcome, StopReason
 from shared.domain.quota import Quota, TeamShare
@@ -188,6 +188,29 @@ def test_the_past_is_counted_as_the_rules_say(world: World, settings: Settings) 
     expected = held_on_average(3, 7 * 3600.0, 5 * 3600.0, half_life_s=3 * 3600.0)
     assert found == {("team-1", "cpu"): pytest.approx(expected, rel=1e-3)}
     assert forgotten == {}
+
+
+def test_a_past_that_is_kept_is_that_which_is_summed_up_anew(
+    world: World, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.db.past_usage._SETTLED_AFTER", timedelta(0))
+    world.node(slots=4)
+    kept = PastUsage(3600.0)
+    for devices in (3, 2, 1):
+        job(world, "team-1", devices)
+        (claimed,) = run_all(world, settings)
+        with transaction(world.engine) as session:
+            hour_ago = func.clock_timestamp() - timedelta(hours=1)
+            session.execute(
+                update(Allocation).where(Allocation.ended_at.is_(None)).values(claimed_at=hour_ago)
+            )
+            assert kept.read(session) == pytest.approx(past_usage(session, half_life_s=3600.0), rel=1e-3)
+        world.finish(claimed, Outcome.SUCCEEDED, result={})
+        with transaction(world.engine) as session:
+            assert kept.read(session) == pytest.approx(past_usage(session, half_life_s=3600.0), rel=1e-3)
+    with transaction(world.engine) as session:
+        session.execute(update(Allocation).values(slots=[]))
+        assert kept.read(session)["team-1", "cpu"] > 1.0, "what has ended is not read again"
 
 
 def test_a_team_that_waits_alone_is_placed_in_order_as_ever(world: World, settings: Settings) -> None:

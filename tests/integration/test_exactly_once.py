@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from conditions import wait_for
 from dispatch_rows import World
+from services import processes
 from sqlalchemy import func, select
 
 from shared.db.engine import make_engine, transaction
@@ -25,7 +21,6 @@ from shared.settings import Settings
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 COUNTING = Path(__file__).resolve().parent / "counting_program.py"
 NODES = tuple(f"node-{n}" for n in range(4))
 DELIVERIES = 100
@@ -38,28 +33,6 @@ def world(settings: Settings) -> Iterator[World]:
     world = World(engine).found().know_models()
     yield world
     engine.dispose()
-
-
-@contextmanager
-def processes(*commands: list[str], settings: Settings, environments: list[dict[str, str]]) -> Iterator[None]:
-    """Real services, each with its environment beside the common one; killed at the end."""
-    common = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "THAW_DATABASE_URL": settings.database_url.get_secret_value(),
-        "THAW_REDIS_URL": settings.redis_url.get_secret_value(),
-        "THAW_STORE_URL": settings.store_url,
-    }
-    running = [
-        subprocess.Popen([sys.executable, *command], env=common | own, cwd=ROOT)
-        for command, own in zip(commands, environments, strict=True)
-    ]
-    try:
-        yield
-    finally:
-        for process in running:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
 
 
 def test_the_same_message_a_hundred_times_to_four_workers_starts_once(

@@ -167,8 +167,8 @@ class Room:
     def soonest(self, shape: Shape, able: Able) -> Found | None:
         """On which nodes so many slots are free first, as far as is known, else where the fewest are missing.
 
-        While these are kept, both only get better there, so that it names them again until it is their turn.
-        None: there are too few nodes.
+        While these are kept, both only get better there: later passes name them again, or others that come
+        free sooner or have fewer missing. None: there are too few nodes.
         """
         found = []
         for type, classes in able.items():

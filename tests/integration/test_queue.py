@@ -106,6 +106,22 @@ def test_what_a_running_job_may_at_most_is_a_bound_without_any_pace(api: ApiHous
     assert start["latest"] == pytest.approx(time.time() + 420, abs=30)
 
 
+def test_a_gang_is_told_when_the_last_of_its_nodes_comes_free_and_who_is_behind_waits_for_it(
+    api: ApiHouse, world: World
+) -> None:
+    for name in ("node-0", "node-1"):
+        world.node(name, slots=1)
+    file = api.data_set("a", "b")
+    running(api, world, file, max_duration_s=300)
+    gang = one(api, api.job(training_file=file, resources={"nodes": 2}, max_duration_s=600)["id"])
+    assert (gang["queue_position"], gang["estimated_start"]["likely"]) == (1, None)
+    assert gang["estimated_start"]["latest"] == pytest.approx(time.time() + 420, abs=30)
+    behind = one(api, api.job(training_file=file)["id"])
+    assert behind["queue_position"] == 2
+    assert behind["estimated_start"]["earliest"] <= time.time() + 1
+    assert behind["estimated_start"]["latest"] == pytest.approx(time.time() + 420 + 720, abs=30)
+
+
 def test_a_job_that_leaves_a_dirty_slot_and_a_drained_node_are_told_for_what_they_are(
     api: ApiHouse, world: World
 ) -> None:

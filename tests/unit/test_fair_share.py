@@ -200,6 +200,14 @@ def test_nobody_leaves_in_vain_for_a_gang() -> None:
     assert [asked.job_id for asked in decision.preemptions] == ["young"]
 
 
+def test_what_is_free_for_a_gang_that_waits_for_the_rest_of_its_quota_goes_to_nobody_else() -> None:
+    leaving = replace(runs("guest", "guest", "m", 8), is_leaving=True)
+    queue = [job("own", "owner", 8, nodes=2), job("quick", "guest", at=-1.0)]
+    decision = decide([node("m", 0), node("n", 8)], queue, running=[leaving], teams={"owner": owning(16)})
+    assert (decision.placements, decision.preemptions) == ((), ())
+    assert decision.reasons["quick"].endswith("there is room, and a job ahead in the queue waits for it")
+
+
 def test_a_gang_that_borrowed_leaves_all_its_nodes_and_each_owed_job_finds_room_there() -> None:
     running = [gang_runs("guest", "guest", "m", "n", slots=8, since=5.0), runs("old", "guest", "o", 8)]
     queue = [job("own", "owner", 8), job("next", "owner", 8, at=1.0)]

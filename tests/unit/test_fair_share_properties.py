@@ -163,6 +163,27 @@ def test_no_team_comes_to_hold_more_than_quota_and_borrowing_limit(scene: Scene)
 
 
 @settings(deadline=None)
+@given(
+    st.integers(0, 8),
+    st.integers(0, 6),
+    st.lists(st.tuples(st.integers(1, 4), st.integers(1, 3)), min_size=1, max_size=12),
+)
+def test_where_there_is_room_for_all_gangs_a_team_holds_its_limit_and_no_more(
+    nominal: int, limit: int, sizes: list[tuple[int, int]]
+) -> None:
+    nodes = [Node(f"n{i}", "cpu", 48, tuple(range(48))) for i in range(3)]
+    queue = [
+        Waiting(f"q{i:02}", (0, 0.0, f"q{i:02}"), devices, "any", n_nodes, team="a")
+        for i, (devices, n_nodes) in enumerate(sizes)
+    ]
+    decision = decide(nodes, queue, teams={"a": TeamShare(quotas={"cpu": Quota(nominal, limit)})})
+    total = sum(placed.n_slots for placed in decision.placements)
+    left = [devices * n for job, (devices, n) in zip(queue, sizes, strict=True) if job.id in decision.reasons]
+    assert total <= nominal + limit
+    assert all(total + slots > nominal + limit for slots in left), "and nobody waits whom it would take"
+
+
+@settings(deadline=None)
 @given(scenes())
 def test_who_borrows_leaves_free_what_others_do_not_lend(scene: Scene) -> None:
     """Or what comes free for them: that is kept on its nodes, free already or not."""

@@ -165,6 +165,15 @@ def test_a_gang_counts_with_the_slots_of_all_its_nodes() -> None:
     assert sum(id.startswith("a") for id in placed(shared)) == 2, "b takes its turns until it has as much"
 
 
+def test_what_one_team_may_not_hold_or_a_gang_holds_up_no_other_job_of_the_same_size() -> None:
+    queue = [job("gang", "a", 4, nodes=3), *(job(f"a{i}", "a", 4, at=i) for i in (1, 2, 3))]
+    queue += [job(f"b{i}", "b", 4, at=4 + i) for i in range(3)]
+    decision = decide([node(id, 8) for id in "klm"], queue, teams={"a": owning(0, borrow=4)})
+    assert sorted(placed(decision)) == ["a1", "b0", "b1", "b2"]
+    assert decision.reasons["gang"].startswith("needs 3 nodes with 4 of type gpu each; your team holds")
+    assert decision.reasons["a3"].startswith("needs 4 of type gpu on one node; your team holds 4")
+
+
 def test_a_gang_at_the_head_keeps_its_nodes_and_small_jobs_pass_it_elsewhere() -> None:
     nodes = [node("a", 3), node("b", 2), node("c", 1), node("d", 1)]
     queue = [job("gang", "t", 8, nodes=2, at=1.0), *(job(f"s{i}", "t", at=2.0 + i) for i in range(9))]

@@ -1,15 +1,23 @@
-"""Around every write request: who asked for what, from where, and how it ended, in a row of its own."""
+"""Every write request: who asked for what, from where, and how it ended, in a row.
+
+What is carried out is written down in its own transaction (`AuditedRoute`). What is refused has none, nor has
+an upload, whose bytes lie elsewhere: `AuditTrail` writes these before the answer goes out.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPStatus
 from typing import Any
 
 import structlog
+from fastapi.routing import APIRoute
 from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.db.audit import Audited, write_down
@@ -20,11 +28,38 @@ log = structlog.get_logger(__name__)
 
 CALLER = "thaw.caller"
 """Where in the scope of a request `api/deps.py` leaves whose key came, good or not."""
+SESSION = "thaw.session"
+"""And the session of its transaction."""
+_WRITTEN = "thaw.audited"
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _STORES_NOTHING = frozenset({"/v1/fine_tuning/plan"})
 _MOST_CHARACTERS = 500
 # Every object of ours begins with its id.
 _ID_IN_ANSWER = re.compile(rb'\{"id":"([A-Za-z0-9_-]{1,100})"')
+
+
+class AuditedRoute(APIRoute):
+    """Adds the row of a write request to the transaction that carries it out: both are there, or neither."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_audited(request: Request) -> Response:
+            response = await handle(request)
+            if request.method in _WRITES and SESSION in request.scope:
+                await run_in_threadpool(_write_along, request.scope, response)
+            return response
+
+        return handle_audited
+
+
+def _write_along(scope: Scope, response: Response) -> None:
+    entry = _entry(scope, response.status_code, bytes(response.body))
+    if entry is not None:
+        session: Session = scope[SESSION]
+        write_down(session, entry)
+        session.flush()
+        scope[_WRITTEN] = response.status_code
 
 
 class AuditTrail:
@@ -62,12 +97,10 @@ class AuditTrail:
             raise
 
     async def _record(self, scope: Scope, status: int, body: bytes) -> None:
-        route = getattr(scope.get("route"), "path", None)
-        caller: Caller | None = scope.get(CALLER)
-        # Without a key that is known there is nobody to name, and rows would be anybody's to make.
-        if route is None or route in _STORES_NOTHING or caller is None:
+        entry = _entry(scope, status, body)
+        # Where the transaction failed with its row, the answer has become another.
+        if entry is None or scope.get(_WRITTEN) == status:
             return
-        entry = _entry(scope, caller, route, status, body)
         try:
             await run_in_threadpool(self._write, entry)
         except Exception:  # whatever it is: the request has been carried out, and its answer must go out
@@ -78,7 +111,13 @@ class AuditTrail:
             write_down(session, entry)
 
 
-def _entry(scope: Scope, caller: Caller, route: str, status: int, body: bytes) -> Audited:
+def _entry(scope: Scope, status: int, body: bytes) -> Audited | None:
+    """What to write down; None where there is nothing, or nobody, to tell of."""
+    route = getattr(scope.get("route"), "path", None)
+    caller: Caller | None = scope.get(CALLER)
+    # Without a key that is known there is nobody to name, and rows would be anybody's to make.
+    if route is None or route in _STORES_NOTHING or caller is None:
+        return None
     client = scope.get("client")
     return Audited(
         caller=caller,

@@ -12,7 +12,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from api.audit_trail import CALLER
+from api.audit_trail import CALLER, SESSION
 from api.feed import EventFeed
 from api.key_uses import KeyUses
 from api.metrics import ApiMetrics
@@ -114,9 +114,10 @@ def operator(caller: CallerDep) -> Caller:
 OperatorDep = Annotated[Caller, Depends(operator)]
 
 
-def session(parts: PartsDep) -> Iterator[Session]:
+def session(request: Request, parts: PartsDep) -> Iterator[Session]:
     """One request, one transaction."""
     with transaction(parts.engine) as open_session:
+        request.scope[SESSION] = open_session
         yield open_session
 
 

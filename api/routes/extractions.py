@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
+from api.audit_trail import AuditedRoute
 from api.deps import PartsDep, ScopeDep, WriterDep
 from api.errors import documented
 from api.extraction_schemas import ExtractionSummary, ExtractionView
@@ -24,7 +25,9 @@ from shared.db.scope import Scope
 from shared.domain.extraction_spec import ExtractionSpec
 from shared.domain.job_kind import JobKind
 
-router = APIRouter(prefix="/v1/feature_extraction/jobs", tags=["feature-extraction"])
+router = APIRouter(
+    prefix="/v1/feature_extraction/jobs", tags=["feature-extraction"], route_class=AuditedRoute
+)
 
 
 @router.post("", responses=documented(403, 409, 413, 422) | REPLAYED)

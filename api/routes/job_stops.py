@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from api.audit_trail import AuditedRoute
 from api.deps import OperatorDep, ScopeDep, WriterDep, job_path
 from api.errors import documented
 from api.extraction_schemas import ExtractionView
@@ -18,7 +19,7 @@ from shared.domain.changes import Changes, TrainingChanges
 from shared.domain.job import StopReason
 from shared.domain.job_kind import JobKind
 
-router = APIRouter(tags=["stopping"])
+router = APIRouter(tags=["stopping"], route_class=AuditedRoute)
 _REFUSALS = documented(403, 404, 409)
 
 

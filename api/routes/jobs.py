@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
+from api.audit_trail import AuditedRoute
 from api.deps import PartsDep, ScopeDep, WriterDep
 from api.errors import documented
 from api.idempotency import REPLAYED, KeyDep, tell_replay
@@ -23,7 +24,7 @@ from shared.db.scope import Scope
 from shared.domain.job_kind import JobKind
 from shared.domain.spec import JobSpec, PlanSpec
 
-router = APIRouter(prefix="/v1", tags=["fine-tuning"])
+router = APIRouter(prefix="/v1", tags=["fine-tuning"], route_class=AuditedRoute)
 
 
 @router.post("/fine_tuning/jobs", responses=documented(403, 409, 422) | REPLAYED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from api.audit_trail import AuditedRoute
 from api.deps import CallerDep, OperatorDep, SessionDep
 from api.errors import documented
 from api.query import After, Limit
@@ -13,7 +14,7 @@ from shared.db import drains
 from shared.db.inventory import all_nodes, holders, one_node
 from shared.db.keys import Caller
 
-router = APIRouter(prefix="/v1/nodes", tags=["nodes"])
+router = APIRouter(prefix="/v1/nodes", tags=["nodes"], route_class=AuditedRoute)
 
 
 @router.get("", responses=documented(404))

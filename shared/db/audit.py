@@ -1,18 +1,21 @@
-"""The audit log: a row for each write request, which nothing changes afterwards."""
+"""The audit log: a row for each write request, which nothing changes until it is old."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from shared.db.clock import seconds_ago
 from shared.db.keys import Caller
 from shared.db.models import ApiKey, AuditEntry, Team
 from shared.db.paging import Page, read_page
 from shared.db.scope import storable as comparable
 from shared.db.storable import storable
+
+_BATCH = 1000
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,20 @@ def write_down(session: Session, entry: Audited) -> None:
             status=entry.status,
             request_id=entry.request_id,
         )
+    )
+
+
+def forget_entries(session: Session, *, older_than_s: float) -> int:
+    """Remove some of the entries that are older; how many."""
+    old = (
+        select(AuditEntry.id)
+        .where(AuditEntry.at < seconds_ago(older_than_s))
+        .order_by(AuditEntry.at)
+        .limit(_BATCH)
+        .with_for_update(skip_locked=True)
+    )
+    return len(
+        session.scalars(delete(AuditEntry).where(AuditEntry.id.in_(old)).returning(AuditEntry.id)).all()
     )
 
 

@@ -7,10 +7,16 @@ from typing import Any
 
 import pytest
 from api_house import JOBS, ApiHouse, api_on, refused
-from sqlalchemy import text
+from every_route import routes_of
+from sqlalchemy import text, update
 
+from api.audit_trail import AuditedRoute, AuditTrail
+from scheduler.reconciling import forget_old_entries
+from shared.db import audit
+from shared.db.clock import seconds_ago
 from shared.db.engine import transaction
 from shared.db.keys import make_team
+from shared.db.models import AuditEntry
 from shared.settings import Settings
 
 
@@ -110,10 +116,82 @@ def test_the_log_is_read_a_page_at_a_time(api: ApiHouse) -> None:
     assert (first["has_more"], rest["has_more"]) == (True, False)
 
 
-def test_a_row_that_cannot_be_written_goes_to_the_log_and_holds_up_nothing(api: ApiHouse) -> None:
+def test_what_cannot_be_written_down_is_not_done(api: ApiHouse) -> None:
     with transaction(api.engine) as session:
         session.execute(text("alter table audit_entries rename to elsewhere"))
-    assert api.client.post("/v1/teams", json={"name": "made"}).status_code == 200
+    assert api.client.post("/v1/teams", json={"name": "made"}).status_code == 500
     line = next(line for line in api.log if line["event"] == "not in the audit log")
-    assert (line["method"], line["route"], line["status"]) == ("POST", "/v1/teams", 200)
-    assert api.client.get("/v1/teams/made").status_code == 200
+    assert (line["method"], line["route"], line["status"]) == ("POST", "/v1/teams", 500)
+    refused(api.client.get("/v1/teams/made"), 404, None)
+
+
+def test_an_upload_that_cannot_be_written_down_goes_to_the_log(api: ApiHouse) -> None:
+    with transaction(api.engine) as session:
+        session.execute(text("alter table audit_entries rename to elsewhere"))
+    file = api.data_set("a", "b")
+    line = next(line for line in api.log if line["event"] == "not in the audit log")
+    assert (line["route"], line["target"], line["status"]) == ("/v1/files", file, 200)
+
+
+def test_the_entry_is_there_with_the_change_though_the_process_dies_before_the_answer(
+    api: ApiHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = api.data_set("a", "b")
+
+    async def die(*_: Any) -> None:
+        raise RuntimeError("nothing is done after the commit")
+
+    monkeypatch.setattr(AuditTrail, "_record", die)
+    assert api.submit(training_file=file).status_code == 500
+    monkeypatch.undo()
+    (job,) = api.client.get(JOBS).json()["data"]
+    assert told(entries(api)[0]) == ("admin", "POST", JOBS, job["id"], 200)
+
+
+def test_a_change_that_fails_as_it_is_committed_is_told_as_it_ended(api: ApiHouse) -> None:
+    with transaction(api.engine) as session:
+        session.execute(
+            text(
+                "create function refuse() returns trigger language plpgsql as "
+                "$$ begin raise exception 'no'; end $$"
+            )
+        )
+        session.execute(
+            text(
+                "create constraint trigger late after insert on teams deferrable initially deferred "
+                "for each row execute function refuse()"
+            )
+        )
+    assert api.client.post("/v1/teams", json={"name": "made"}).status_code == 500
+    assert [told(entry) for entry in entries(api)] == [("admin", "POST", "/v1/teams", None, 500)]
+
+
+def test_every_route_that_changes_something_is_written_down_with_its_change(api: ApiHouse) -> None:
+    writes = {
+        (method, route.path): type(route)
+        for route in routes_of(api.client.app)
+        for method in route.methods & {"POST", "PUT", "PATCH", "DELETE"}
+    }
+    apart = {("POST", "/v1/files"), ("DELETE", "/v1/files/{file_id}")}
+    assert len(writes) > 15
+    assert {place for place, kind in writes.items() if kind is not AuditedRoute} == apart
+
+
+def test_entries_are_kept_for_as_long_as_is_set(api: ApiHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in range(5):
+        api.client.post(f"{JOBS}/ftjob-{n}/cancel")
+    days = api.settings.audit_keep_s / 86_400
+    with transaction(api.engine) as session:
+        for target, age in (("ftjob-0", days + 1), ("ftjob-2", days + 2), ("ftjob-4", days - 1)):
+            old = update(AuditEntry).where(AuditEntry.target == target)
+            session.execute(old.values(at=seconds_ago(age * 86_400)))
+    monkeypatch.setattr(audit, "_BATCH", 1)
+    left = []
+    for _ in range(3):
+        forget_old_entries(api.engine, api.settings)
+        left.append([entry["target"] for entry in entries(api)])
+    assert left == [
+        ["ftjob-4", "ftjob-3", "ftjob-1", "ftjob-0"],
+        ["ftjob-4", "ftjob-3", "ftjob-1"],
+        ["ftjob-4", "ftjob-3", "ftjob-1"],
+    ]

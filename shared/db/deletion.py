@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from shared.db.history import record
 from shared.db.models import Job
@@ -31,9 +32,14 @@ def delete_job(scope: Scope, job_id: str, *, actor: str) -> Job:
             "cancel that job or wait for it",
             code="job_in_use",
         )
-    record(scope.session, job, "note", "deleted", actor=actor, data={"code": "deleted"})
-    job.deleted_at = scope.session.scalar(select(func.clock_timestamp()))
+    mark_deleted(scope.session, job, actor=actor, reason="deleted")
     return job
+
+
+def mark_deleted(session: Session, job: Job, *, actor: str, reason: str) -> None:
+    """Mark a locked job that is over and that nobody needs."""
+    record(session, job, "note", reason, actor=actor, data={"code": "deleted"})
+    job.deleted_at = session.scalar(select(func.clock_timestamp()))
 
 
 def check_base_stays(scope: Scope, job: Job) -> None:

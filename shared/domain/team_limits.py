@@ -14,6 +14,7 @@ from shared.domain.quota import Quota, TeamShare
 from shared.domain.spec import DurationS, Resources, Strict
 
 Accelerator = Annotated[str, Field(min_length=1, max_length=200)]
+KeptDays = Annotated[int, Field(ge=1, le=36_500)]
 
 
 class Limits(Strict):
@@ -27,6 +28,13 @@ class Limits(Strict):
     max_devices: int | None = Field(None, ge=1, le=2**20, description="of one job, over all its nodes")
     accelerators: list[Accelerator] | None = Field(
         None, min_length=1, max_length=100, description="the only accelerator types that its jobs run on"
+    )
+    keep_jobs_days: KeptDays | None = Field(
+        None,
+        description="a job is deleted so long after it was over, and after the last that went on from it",
+    )
+    keep_files_days: KeptDays | None = Field(
+        None, description="a file is deleted so long after its upload, and after the last job that read it"
     )
 
 

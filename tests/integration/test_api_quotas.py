@@ -40,7 +40,8 @@ def test_what_is_set_is_shown_whole_and_replaces_what_was_there(house: ApiHouse)
     shown = house.client.get(QUOTA).json()
     assert (shown["object"], shown["team"], shown["weight"]) == ("team.quota", "default", 2.5)
     assert shown["quotas"] == [{**asked, "held": 0, "borrowed": 0, "held_on_average": 0.0}]
-    assert shown["limits"] == {**limits, "max_storage_bytes": None, "max_duration_s": None}
+    unset = ("max_storage_bytes", "max_duration_s", "keep_jobs_days", "keep_files_days")
+    assert shown["limits"] == {**limits, **dict.fromkeys(unset)}
     assert put(house).status_code == 200
     again = house.client.get(QUOTA).json()
     assert (again["weight"], again["quotas"], again["limits"]["max_devices"]) == (1.0, [], None)
@@ -73,6 +74,8 @@ def test_what_would_bind_nobody_is_refused(house: ApiHouse) -> None:
     refused(put(house, {**own, "lending_limit": 5}), 422, "quotas[0]", "lending_limit 5", "at most that")
     refused(put(house, {**own, "nominal": 5}), 422, "quotas[0].nominal")
     refused(put(house, weight=0), 422, "weight")
+    for days in (0, -1, 1.5):
+        refused(put(house, limits={"keep_jobs_days": days}), 422, "limits.keep_jobs_days")
 
 
 def test_a_job_that_asks_for_more_than_its_team_may_is_refused_and_told_what_would_do(

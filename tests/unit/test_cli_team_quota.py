@@ -18,6 +18,8 @@ NOTHING = {
     "max_duration_s": None,
     "max_devices": None,
     "accelerators": None,
+    "keep_jobs_days": None,
+    "keep_files_days": None,
 }
 HELD = {"held": 5, "borrowed": 1, "held_on_average": 2.25}
 CPU = {"accelerator": "cpu", "nominal_quota": 4, "borrowing_limit": None, "lending_limit": 2}

@@ -20,6 +20,8 @@ _WORDS = {
     "max_duration_s": "seconds a job runs",
     "max_devices": "devices of a job",
     "accelerators": "accelerators",
+    "keep_jobs_days": "days a job is kept",
+    "keep_files_days": "days a file is kept",
 }
 
 
@@ -51,8 +53,9 @@ def set_terms(
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help="max_queued_jobs, max_storage_bytes, max_duration_s, max_devices (a number, or none), "
-            "accelerators (names with commas between, or none). Repeatable.",
+            help="max_queued_jobs, max_storage_bytes, max_duration_s, max_devices, keep_jobs_days, "
+            "keep_files_days (a number, or none), accelerators (names with commas between, or none). "
+            "Repeatable.",
         ),
     ] = None,
     json: Json = False,

@@ -11,6 +11,9 @@ from sqlalchemy import Engine
 
 from shared.db.engine import make_engine, transaction
 from shared.db.keys import find_caller, make_key, make_team
+from shared.db.models import Team
+from shared.db.teams import check_team_takes
+from shared.domain.errors import Conflict
 from shared.settings import get_settings
 
 TEAM = "default"
@@ -24,10 +27,13 @@ def main() -> None:
     engine = make_engine(get_settings().database_url.get_secret_value())
     with transaction(engine) as session:
         make_team(session, TEAM)
-    if arguments.key_file is not None:
-        keep_key(engine, arguments.key_file)
-    if arguments.print:
-        sys.stdout.write(f"{new_admin_key(engine)}\n")
+    try:
+        if arguments.key_file is not None:
+            keep_key(engine, arguments.key_file)
+        if arguments.print:
+            sys.stdout.write(f"{new_admin_key(engine)}\n")
+    except Conflict as error:
+        sys.exit(error.message)
 
 
 def keep_key(engine: Engine, path: Path) -> bool:
@@ -40,9 +46,12 @@ def keep_key(engine: Engine, path: Path) -> bool:
 
 
 def new_admin_key(engine: Engine) -> str:
-    """A new admin key of the default team."""
+    """A new admin key of the default team. Raises Conflict while that is being deleted."""
     with transaction(engine) as session:
-        return make_key(session, make_team(session, TEAM), name="bootstrap", role="admin")
+        team_id = make_team(session, TEAM)
+        key = make_key(session, team_id, name="bootstrap", role="admin")
+        check_team_takes(session, session.get_one(Team, team_id))
+        return key
 
 
 def _is_valid(engine: Engine, path: Path) -> bool:

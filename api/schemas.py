@@ -41,7 +41,7 @@ class FileObject(BaseModel):
 
 class Deleted(BaseModel):
     id: str
-    object: Literal["file", "fine_tuning.job", "feature_extraction.job", "team"]
+    object: Literal["file", "fine_tuning.job", "feature_extraction.job"]
     deleted: Literal[True] = True
 
 

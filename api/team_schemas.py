@@ -30,7 +30,25 @@ class TeamView(BaseModel):
     id: str
     object: Literal["team"] = "team"
     name: str
+    status: Literal["active", "deleting"] = Field(
+        description="deleting: its keys have ended, and it is gone once its jobs are over"
+    )
     created_at: int
+    deletion_asked_at: int | None
+
+
+class OneTeamView(TeamView):
+    """A team that was asked for by itself."""
+
+    unfinished_jobs: int = Field(description="of a team that is being deleted, those that are being stopped")
+
+
+class DeletedTeam(BaseModel):
+    """`deleted` is false where the team is gone only once its jobs have been stopped."""
+
+    id: str
+    object: Literal["team"] = "team"
+    deleted: bool
 
 
 class NewKey(Strict):

@@ -7,13 +7,28 @@ from datetime import UTC, datetime
 from typing import Any
 
 from api.schemas import unix, unix_or_none
-from api.team_schemas import KeyView, TeamView
+from api.team_schemas import KeyView, OneTeamView, TeamView
 from shared.db.keys import has_ended
 from shared.db.models import ApiKey, Team
 
 
 def team_view(team: Team) -> TeamView:
-    return TeamView(id=team.id, name=team.name, created_at=unix(team.created_at))
+    return TeamView(**_team_fields(team))
+
+
+def one_team_view(team: Team, *, unfinished_jobs: int) -> OneTeamView:
+    """A team with what can be counted of it."""
+    return OneTeamView(**_team_fields(team), unfinished_jobs=unfinished_jobs)
+
+
+def _team_fields(team: Team) -> dict[str, Any]:
+    return {
+        "id": team.id,
+        "name": team.name,
+        "status": "active" if team.deletion_asked_at is None else "deleting",
+        "created_at": unix(team.created_at),
+        "deletion_asked_at": unix_or_none(team.deletion_asked_at),
+    }
 
 
 def key_view(key: ApiKey, team_names: Mapping[str, str]) -> KeyView:

@@ -16,7 +16,10 @@ from scheduler.placing import place_jobs
 from scheduler.reconciling import (
     admit_jobs,
     answer_silence,
+    delete_what_is_due,
+    end_deleted_teams,
     expire_the_lost,
+    forget_old_entries,
     forget_old_keys,
     let_go_stopped_offers,
     vacate_drained_nodes,
@@ -63,6 +66,7 @@ class Scheduler:
     def step(self) -> None:
         """One pass, and a round of reconciling when it is time. Raises DBAPIError."""
         admit_jobs(self._engine)
+        end_deleted_teams(self._engine)
         let_go_stopped_offers(self._engine)
         vacate_drained_nodes(self._engine)
         if self._may_offer():
@@ -76,6 +80,8 @@ class Scheduler:
         if self._may_offer():
             self._publish(answer_silence(self._engine, self._settings))
         forget_old_keys(self._engine, self._settings)
+        forget_old_entries(self._engine, self._settings)
+        delete_what_is_due(self._engine)
         if self._view.is_steady(time.monotonic()):
             expire_the_lost(self._engine, self._settings)
 

@@ -10,11 +10,13 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from shared.db import drains, reconcile
+from shared.db import drains, keeping, reconcile, team_deletion
+from shared.db.audit import forget_entries
 from shared.db.idempotency import forget_keys
 from shared.db.placement import Offer
 from shared.db.steps import run_step
 from shared.domain.errors import ThawError
+from shared.domain.keeping import is_due
 from shared.settings import Settings
 
 Finding = TypeVar("Finding")
@@ -30,6 +32,14 @@ def let_go_stopped_offers(engine: Engine) -> None:
 def vacate_drained_nodes(engine: Engine) -> None:
     """Jobs on nodes that an operator has drained are asked to leave."""
     _each(engine, run_step(engine, drains.on_drained_nodes), drains.vacate)
+
+
+def end_deleted_teams(engine: Engine) -> None:
+    """Teams that are to go: their jobs are cancelled, and once these are over the teams are gone."""
+    _each(engine, run_step(engine, team_deletion.jobs_to_end), team_deletion.end_job)
+    gone = _each(engine, run_step(engine, team_deletion.teams_to_delete), team_deletion.carry_on)
+    for team in filter(None, gone):
+        structlog.stdlib.get_logger(__name__).info("a team is gone", team=team)
 
 
 def admit_jobs(engine: Engine) -> None:
@@ -64,6 +74,23 @@ def expire_the_lost(engine: Engine, settings: Settings) -> None:
 def forget_old_keys(engine: Engine, settings: Settings) -> None:
     """Idempotency-Keys that nobody can still be trying again with."""
     run_step(engine, forget_keys, older_than_s=settings.idempotency_keep_s)
+
+
+def forget_old_entries(engine: Engine, settings: Settings) -> None:
+    """Entries of the audit log that were kept for long enough."""
+    run_step(engine, forget_entries, older_than_s=settings.audit_keep_s)
+
+
+def delete_what_is_due(engine: Engine) -> None:
+    """Jobs that are over, and uploads, which their teams keep no longer."""
+    jobs = [job.id for job in run_step(engine, keeping.oldest_jobs) if is_due(job)]
+    files = [file.id for file in run_step(engine, keeping.oldest_files) if is_due(file)]
+    deleted = {
+        "jobs": sum(_each(engine, jobs, keeping.delete_job_if_due, actor=reconcile.ACTOR)),
+        "files": sum(_each(engine, files, keeping.delete_file_if_due)),
+    }
+    if any(deleted.values()):
+        structlog.stdlib.get_logger(__name__).info("kept for long enough", **deleted)
 
 
 def _each(

@@ -1,13 +1,18 @@
-"""python -m scheduler.sweep [--dry-run]: sweep the whole store now, or only print what would go and why."""
+"""python -m scheduler.sweep [--dry-run]: sweep the whole store now, or only print what would go and why.
+
+Rows of teams that are gone are emptied first.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from threading import Event
 
 from sqlalchemy.exc import DBAPIError
 
+from scheduler.erasing import erase_gone_teams
 from scheduler.sweeper import Sweeper, Swept
 from shared import logs
 from shared.artifacts import StoreOptions, open_store
@@ -30,7 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         store = open_store(settings.store_url, StoreOptions.from_settings(settings))
         sweeper = Sweeper(engine, store, settings)
-        return _show(sweeper, settings) if asked.dry_run else _sweep(sweeper)
+        if asked.dry_run:
+            return _show(sweeper, settings)
+        erase_gone_teams(engine, Event())
+        return _sweep(sweeper)
     except (ThawError, DBAPIError) as error:
         sys.stderr.write(f"the sweep failed: {str(error).splitlines()[0]}\n")
         return 1

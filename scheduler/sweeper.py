@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
+from scheduler.erasing import erase_gone_teams
 from shared.artifacts import ArtifactStore, Entry, StoreOptions, open_store
 from shared.artifacts.keys import place_of
 from shared.db.steps import run_step
@@ -125,6 +126,7 @@ def _sweep(engine: Engine, settings: Settings, stop: Event) -> None:
     sweeper: Sweeper | None = None
     while not stop.wait(settings.sweep_s):
         try:
+            erase_gone_teams(engine, stop)
             if sweeper is None:
                 store = open_store(settings.store_url, StoreOptions.from_settings(settings))
                 sweeper = Sweeper(engine, store, settings)

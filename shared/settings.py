@@ -69,6 +69,9 @@ class Settings(BaseSettings):
     idempotency_keep_s: float = Field(
         24 * 3600.0, gt=0, description="an Idempotency-Key is remembered at least this long"
     )
+    audit_keep_s: float = Field(
+        400 * 24 * 3600.0, gt=0, description="an entry of the audit log is kept so long, then removed"
+    )
     sweep_s: float = Field(600.0, gt=0, description="pause between two rounds of the sweep of the store")
     sweep_grace_s: float = Field(
         3600.0, ge=0, description="nothing goes that is younger, or whose attempt, job or file was there then"

@@ -31,9 +31,12 @@ class Teams:
         """One team."""
         return self._transport.get(_team_path(team))
 
-    def delete(self, team: str) -> None:
-        """For admins: remove a team that owns nothing any more. Its keys end with it."""
-        self._transport.delete(_team_path(team))
+    def delete(self, team: str, *, confirm: str | None = None) -> bool:
+        """For admins: delete a team and its keys; with its name again in `confirm`, all that it owns too.
+
+        Whether it is gone; else it is as soon as its jobs have been stopped.
+        """
+        return bool(self._transport.delete(_team_path(team), confirm=confirm)["deleted"])
 
 
 class Keys:

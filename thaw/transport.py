@@ -44,9 +44,9 @@ class Transport:
         """The answer to PUT with a JSON body."""
         return self._json("PUT", path, json=body)
 
-    def delete(self, path: str) -> dict[str, Any]:
-        """The answer to DELETE."""
-        return self._json("DELETE", path)
+    def delete(self, path: str, **params: str | None) -> dict[str, Any]:
+        """The answer to DELETE; parameters that are None are left out."""
+        return self._json("DELETE", path, params={k: v for k, v in params.items() if v is not None})
 
     def upload(self, path: str, fields: Mapping[str, str], name: str, content: Any) -> dict[str, Any]:
         """POST a form with one file, which is read from `content` while it is sent."""

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 from sqlalchemy.orm import Session
 
+from api.audit_trail import AuditedRoute
 from api.deps import CallerDep, KeeperDep, SessionDep
 from api.errors import documented
 from api.query import After, Limit
@@ -18,21 +19,22 @@ from api.views import page_of
 from shared.db import own_keys
 from shared.db.keys import Caller, add_key
 from shared.db.models import ApiKey, Team
-from shared.db.teams import check_team_stays, get_team, names_of
+from shared.db.teams import check_team_takes, get_team, names_of
 from shared.db.teams_seen import team_asked_for
 from shared.domain.errors import Invalid, NotFound
 from shared.domain.roles import check_keeps
 
-router = APIRouter(prefix="/v1/keys", tags=["teams and keys"])
+router = APIRouter(prefix="/v1/keys", tags=["teams and keys"], route_class=AuditedRoute)
 
 
-@router.post("", responses=documented(403, 422))
+@router.post("", responses=documented(403, 409, 422))
 def create(asked: NewKey, session: SessionDep, caller: KeeperDep, response: Response) -> MadeKey:
     """Make a key for a team. This answer is the only one that holds the key itself."""
     team = _team_named(session, caller, asked.team)
     check_keeps(caller.role, asked.role)
+    check_team_takes(session, team)
     row, key = add_key(session, team.id, name=asked.name, role=asked.role, expires_in_s=asked.expires_in_s)
-    check_team_stays(session, team.id)
+    check_team_takes(session, team)
     response.headers["Cache-Control"] = "no-store"
     return MadeKey(**key_fields(row, team.name), key=key)
 

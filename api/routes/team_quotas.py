@@ -5,17 +5,18 @@ from __future__ import annotations
 from fastapi import APIRouter
 from sqlalchemy.orm import Session
 
+from api.audit_trail import AuditedRoute
 from api.deps import CallerDep, OperatorDep, PartsDep, SessionDep
 from api.errors import documented
 from api.quota_schemas import QuotaView, TeamQuotaView
 from shared.db import quotas
 from shared.db.models import Team
 from shared.db.past_usage import past_usage
-from shared.db.teams import get_team
+from shared.db.teams import check_team_takes, get_team
 from shared.domain.team_limits import TermsSpec
 from shared.settings import Settings
 
-router = APIRouter(prefix="/v1/teams", tags=["teams and keys"])
+router = APIRouter(prefix="/v1/teams", tags=["teams and keys"], route_class=AuditedRoute)
 
 
 @router.get("/{team}/quota", responses=documented(404))
@@ -24,7 +25,7 @@ def get_one(team: str, session: SessionDep, caller: CallerDep, parts: PartsDep) 
     return _shown(session, parts.settings, get_team(session, caller, team))
 
 
-@router.put("/{team}/quota", responses=documented(403, 404, 422))
+@router.put("/{team}/quota", responses=documented(403, 404, 409, 422))
 def replace(
     team: str, asked: TermsSpec, session: SessionDep, caller: OperatorDep, parts: PartsDep
 ) -> TeamQuotaView:
@@ -34,6 +35,7 @@ def replace(
     """
     found = get_team(session, caller, team)
     quotas.lock_team(session, found.id)
+    check_team_takes(session, found)
     quotas.replace_terms(session, found.id, asked.terms(quotas.accelerators_known(session)))
     session.expire_all()
     return _shown(session, parts.settings, found)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
+from api.audit_trail import AuditedRoute
 from api.deps import CallerDep, OperatorDep, SessionDep
 from api.errors import documented
 from api.query import After, Limit
-from api.schemas import Deleted, ListOf
-from api.team_schemas import NewTeam, TeamView
-from api.team_views import team_view
+from api.schemas import ListOf
+from api.team_schemas import DeletedTeam, NewTeam, OneTeamView, TeamView
+from api.team_views import one_team_view, team_view
 from api.views import page_of
-from shared.db import teams
+from shared.db import team_deletion, teams
 
-router = APIRouter(prefix="/v1/teams", tags=["teams and keys"])
+router = APIRouter(prefix="/v1/teams", tags=["teams and keys"], route_class=AuditedRoute)
 
 
 @router.post("", responses=documented(403, 409, 422))
@@ -37,12 +38,25 @@ def list_all(
 
 
 @router.get("/{team}", responses=documented(404))
-def get_one(team: str, session: SessionDep, caller: CallerDep) -> TeamView:
+def get_one(team: str, session: SessionDep, caller: CallerDep) -> OneTeamView:
     """One team, by its id or its name."""
-    return team_view(teams.get_team(session, caller, team))
+    found = teams.get_team(session, caller, team)
+    return one_team_view(found, unfinished_jobs=team_deletion.unfinished_jobs(session, found.id))
 
 
-@router.delete("/{team}", responses=documented(403, 404, 409))
-def delete(team: str, session: SessionDep, caller: OperatorDep) -> Deleted:
-    """For admins: delete a team that owns no jobs and no files any more. Its keys end with it."""
-    return Deleted(id=teams.delete_team(session, caller, team).id, object="team")
+@router.delete("/{team}", responses=documented(403, 404, 409, 422))
+def delete(
+    team: str,
+    session: SessionDep,
+    caller: OperatorDep,
+    confirm: Annotated[
+        str | None, Query(max_length=200, description="the team's name again, where it owns jobs or files")
+    ] = None,
+) -> DeletedTeam:
+    """For admins: delete a team, its keys, and with its name given again all that it owns.
+
+    Its keys end at once and its jobs are cancelled; it is gone once these are over. Asking again meanwhile
+    changes nothing.
+    """
+    going = team_deletion.delete_team(session, caller, team, confirm=confirm)
+    return DeletedTeam(id=going.id, deleted=going.deleted_at is not None)

@@ -54,6 +54,14 @@ def replace_terms(session: Session, team_id: str, terms: TeamTerms) -> None:
         session.execute(insert(TeamQuota), rows)
 
 
+def forget_terms(session: Session, team_id: str) -> None:
+    """Take a team's quotas, weight and limits away."""
+    for table in (TeamQuota, TeamLimit):
+        session.execute(
+            delete(table).where(table.team_id == team_id).execution_options(synchronize_session=False)
+        )
+
+
 def lock_team(session: Session, team_id: str) -> None:
     """Have those who count what the team has take turns until the transaction ends."""
     session.execute(select(Team.id).where(Team.id == team_id).with_for_update(key_share=True))
@@ -122,4 +130,6 @@ def _limits(row: TeamLimit) -> Limits:
         max_duration_s=row.max_duration_s,
         max_devices=row.max_devices,
         accelerators=row.accelerators,
+        keep_jobs_days=row.keep_jobs_days,
+        keep_files_days=row.keep_files_days,
     )

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Engine, Float, cast, delete, exists, func,
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from shared.db.clock import seconds_ago
-from shared.db.models import Artifact, Attempt, Checkpoint, File, Job
+from shared.db.models import Artifact, Attempt, Checkpoint, File, Job, Team
 from shared.domain.job import FINAL_JOB_STATES, LIVE_ATTEMPT_STATES
 from shared.domain.sweeping import (
     AttemptPlace,
@@ -46,6 +46,7 @@ def rows_about(session: Session, places: Collection[Place]) -> Rows:
     outputs = [place for place in places if isinstance(place, AttemptPlace)]
     job_ids = {place.job_id for place in outputs}
     return Rows(
+        gone_teams=_gone_teams(session, {place.team_id for place in places}),
         uploads=_uploads(session, {place.file_id for place in places if isinstance(place, UploadPlace)}),
         jobs=_jobs(session, job_ids),
         attempts=_attempts(session, {place.attempt_id for place in outputs}),
@@ -72,6 +73,13 @@ def forget_checkpoint(session: Session, checkpoint_id: str) -> None:
     session.execute(
         delete(Checkpoint).where(Checkpoint.id == checkpoint_id, Checkpoint.dropped_at.is_not(None))
     )
+
+
+def _gone_teams(session: Session, ids: Collection[str]) -> dict[str, float]:
+    rows = session.execute(
+        select(Team.id, _seconds_since(Team.deleted_at)).where(Team.id.in_(ids), Team.deleted_at.is_not(None))
+    )
+    return {id: deleted for id, deleted in rows if deleted is not None}
 
 
 def _uploads(session: Session, ids: Collection[str]) -> dict[str, UploadRow]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import Select, func, or_, select
+from sqlalchemy import Select, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from shared.db.keys import Caller
-from shared.db.models import File, Job, Team
-from shared.db.own_keys import check_an_admin_stays, revoke_all
+from shared.db.models import Team
 from shared.db.paging import Order, Page, by_creation, read_page
 from shared.db.scope import storable
 from shared.domain.errors import Conflict, NotFound, Unauthenticated
 from shared.domain.roles import check_team_name
+from shared.domain.team_deletion import check_not_going
 from shared.ids import new_id
 
 
@@ -24,8 +24,17 @@ def create_team(session: Session, name: str) -> Team:
     unless_taken = made.on_conflict_do_nothing(index_elements=["name"], index_where=Team.deleted_at.is_(None))
     team_id = session.scalar(unless_taken.returning(Team.id))
     if team_id is None:
-        raise Conflict(f"there is a team {name!r} already", param="name", code="name_taken")
+        raise Conflict(
+            f"there is a team {name!r} already{_until(session, name)}", param="name", code="name_taken"
+        )
     return session.get_one(Team, team_id)
+
+
+def _until(session: Session, name: str) -> str:
+    """Where the name is about to be free, that it is."""
+    has_name = Team.name == name, Team.deleted_at.is_(None), Team.deletion_asked_at.is_not(None)
+    going = session.scalar(select(Team.id).where(*has_name))
+    return f" ({going}), which is being deleted: the name is free once it is gone" if going else ""
 
 
 def list_teams(
@@ -51,42 +60,25 @@ def names_of(session: Session, team_ids: Collection[str]) -> dict[str, str]:
     return {id: name for id, name in rows}  # noqa: C416 - dict() does not accept rows for mypy
 
 
-def delete_team(session: Session, caller: Caller, named: str) -> Team:
-    """Mark a team that owns nothing as deleted, and revoke its keys.
-
-    Raises NotFound, and Conflict where it owns a job or a file, or the last valid key of role admin.
-    """
-    team = get_team(session, caller, named)
-    # Whoever stores a job, a file or a key of the team holds a share of this row: both see each other.
-    session.refresh(team, with_for_update=True)
-    if team.deleted_at is not None:
-        raise NotFound(f"no team {named!r}")
-    _check_owns_nothing(session, team)
-    check_an_admin_stays(session, without_team=team.id)
-    revoke_all(session, team.id)
-    team.deleted_at = session.scalar(select(func.clock_timestamp()))
-    return team
-
-
 def check_team_stays(session: Session, team_id: str) -> None:
-    """Raises Unauthenticated where the team was deleted while something of it was being stored just now.
+    """Raises Unauthenticated where its team is to go while a key of it is storing something.
 
-    The new row's reference holds the team's row until the commit, so that it cannot be deleted after this.
+    The new row's reference holds the team's row until the commit, so that this cannot be asked for after it.
     """
-    if session.scalar(select(Team.deleted_at).where(Team.id == team_id)) is not None:
-        raise Unauthenticated("this API key was revoked with its team, which has just been deleted")
+    if _is_going(session, team_id):
+        raise Unauthenticated("this API key was revoked with its team, which is being deleted")
 
 
-def _check_owns_nothing(session: Session, team: Team) -> None:
-    for entity, noun in ((Job, "job"), (File, "file")):
-        owned = entity.team_id == team.id, entity.deleted_at.is_(None)
-        count = session.scalar(select(func.count()).select_from(entity).where(*owned)) or 0
-        if count:
-            raise Conflict(
-                f"team {team.name} still owns {count:,} {noun}{'s' * (count > 1)}; "
-                "have one of its keys delete them first",
-                code="team_not_empty",
-            )
+def check_team_takes(session: Session, team: Team) -> None:
+    """Raises Conflict where somebody else adds to a team that is to go.
+
+    Whoever asks after having stored a row of the team holds it until the commit, as above.
+    """
+    check_not_going(team.name, is_going=_is_going(session, team.id))
+
+
+def _is_going(session: Session, team_id: str) -> bool:
+    return session.scalar(select(Team.deletion_asked_at).where(Team.id == team_id)) is not None
 
 
 def _seen_by(caller: Caller) -> Select[Team]:

@@ -1,9 +1,9 @@
 """What of the store may go: pure rules over what the rows say of each stored file.
 
-A file goes only for a reason that a row gives: its job or upload was deleted, its checkpoint was dropped, or
-its attempt has ended and nothing refers to it. No such reason is ever taken back, so one that was read just
-now still holds. What no row explains stays, and so does all that is young: whoever was fenced off may still
-be writing.
+A file goes only for a reason that a row gives: its team, job or upload was deleted, its checkpoint was
+dropped, or its attempt has ended and nothing refers to it. No such reason is ever taken back, so one that was
+read just now still holds. What no row explains stays, and so does all that is young: whoever was fenced off
+may still be writing.
 """
 
 from __future__ import annotations
@@ -93,9 +93,10 @@ class CheckpointRow:
 class Rows:
     """All that the database knows of some stored files: rows by id, checkpoints by where they lie.
 
-    `artifacts` are the keys that some result refers to.
+    `artifacts` are the keys that some result refers to; `gone_teams` says how long ago each team was deleted.
     """
 
+    gone_teams: Mapping[str, float] = field(default_factory=dict)
     uploads: Mapping[str, UploadRow] = field(default_factory=dict)
     jobs: Mapping[str, JobRow] = field(default_factory=dict)
     attempts: Mapping[str, AttemptRow] = field(default_factory=dict)
@@ -109,24 +110,36 @@ class Verdict(StrEnum):
     NEEDED = "needed"
     YOUNG = "young"  # or what it belonged to has not been over for long enough
     UNKNOWN = "unknown"  # no row explains it: another program's, or of another database
+    DELETED_TEAM = "deleted_team"
     DELETED_FILE = "deleted_file"
     DELETED_JOB = "deleted_job"
     DROPPED_CHECKPOINT = "dropped_checkpoint"
     LEFT_OVER = "left_over"  # its attempt has ended, and neither a result nor a checkpoint refers to it
 
 
-GOES = frozenset({Verdict.DELETED_FILE, Verdict.DELETED_JOB, Verdict.DROPPED_CHECKPOINT, Verdict.LEFT_OVER})
+GOES = frozenset(
+    {
+        Verdict.DELETED_TEAM,
+        Verdict.DELETED_FILE,
+        Verdict.DELETED_JOB,
+        Verdict.DROPPED_CHECKPOINT,
+        Verdict.LEFT_OVER,
+    }
+)
 
 
 def judge(stored: Stored, rows: Rows, *, grace_s: float) -> Verdict:
     """What becomes of one file. Nothing goes that is younger than `grace_s`, or whose reason is."""
     match stored.place:
+        case None:
+            verdict = Verdict.UNKNOWN
+        case place if place.team_id in rows.gone_teams:
+            # It was deleted after all that it owned, and other rows of it may be gone.
+            verdict = _when_old(rows.gone_teams[place.team_id], grace_s, Verdict.DELETED_TEAM)
         case UploadPlace() as place:
             verdict = _judge_upload(stored.key, place, rows, grace_s)
         case AttemptPlace() as place:
             verdict = _judge_output(stored.key, place, rows, grace_s)
-        case None:
-            verdict = Verdict.UNKNOWN
     return Verdict.YOUNG if verdict in GOES and stored.age_s < grace_s else verdict
 
 

@@ -212,10 +212,10 @@ def test_a_team_that_owns_something_stays(api: ApiHouse) -> None:
     api.client.headers.update(key)
     file = api.data_set("a", "b")
     job = api.job(training_file=file)["id"]
-    refused(api.client.delete("/v1/teams/busy", headers=admin), 409, None, "1 job;")
+    refused(api.client.delete("/v1/teams/busy", headers=admin), 409, "confirm", "1 job and 1 file;")
     assert api.client.post(f"{JOBS}/{job}/cancel").status_code == 200
     assert api.client.delete(f"{JOBS}/{job}").status_code == 200
-    refused(api.client.delete("/v1/teams/busy", headers=admin), 409, None, "1 file;")
+    refused(api.client.delete("/v1/teams/busy", headers=admin), 409, "confirm", "owns 1 file;")
     assert api.client.delete(f"/v1/files/{file}").status_code == 200
     assert api.client.delete("/v1/teams/busy", headers=admin).status_code == 200
 

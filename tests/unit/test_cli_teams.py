@@ -11,7 +11,14 @@ import pytest
 from scripted_server import Script, refused, scripted, told
 from test_cli_exits import closed_port, thaw
 
-TEAM = {"id": "team-1", "name": "vision", "created_at": 1}
+TEAM: dict[str, Any] = {
+    "id": "team-1",
+    "name": "vision",
+    "status": "active",
+    "created_at": 1,
+    "deletion_asked_at": None,
+    "unfinished_jobs": 0,
+}
 KEY: dict[str, Any] = {
     "id": "key-1",
     "name": "nightly",
@@ -48,6 +55,26 @@ def test_a_team_is_made_shown_and_removed(server: Script, tmp_path: Path) -> Non
     server.on("DELETE /v1/teams/vision", refused(409, "team vision still owns 2 jobs"))
     done = thaw(server.url, "team", "rm", "vision", home=tmp_path)
     assert (done.returncode, done.stderr) == (3, "thaw: team vision still owns 2 jobs\n")
+
+
+def test_a_team_goes_with_all_that_it_owns_when_its_name_is_given_again(
+    server: Script, tmp_path: Path
+) -> None:
+    server.on("DELETE /v1/teams/team-1", told({"id": "team-1", "object": "team", "deleted": False}))
+    done = thaw(server.url, "team", "rm", "team-1", "--confirm", "vision", home=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "team-1 is being deleted" in done.stderr
+    assert server.requests[-1].path.endswith("?confirm=vision")
+
+    going = TEAM | {"status": "deleting", "deletion_asked_at": 60, "unfinished_jobs": 3}
+    server.on("GET /v1/teams/vision", told(going))
+    server.on("GET /v1/keys", told({"data": [], "has_more": False}))
+    shown = thaw(server.url, "team", "show", "vision", home=tmp_path).stdout
+    assert "deleting, asked for at 1970-01-01 00:01:00 UTC, jobs that are not over: 3" in shown
+
+    server.on("DELETE /v1/teams/vision", told({"id": "team-1", "object": "team", "deleted": True}))
+    done = thaw(server.url, "team", "rm", "vision", home=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_a_list_is_read_to_its_last_page(server: Script, tmp_path: Path) -> None:

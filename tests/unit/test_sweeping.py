@@ -106,6 +106,18 @@ def test_a_deleted_upload_goes() -> None:
         assert verdict(UPLOAD, told) is expected
 
 
+@pytest.mark.parametrize("key", [MODEL, LOG, CHECKPOINT, UPLOAD])
+def test_of_a_team_that_is_gone_everything_goes_and_of_others_nothing(key: str) -> None:
+    known = rows(JOB, ENDED, KEPT, MODEL)
+    for told in (known, Rows()):
+        assert verdict(key, replace(told, gone_teams={"team-1": OLD})) is Verdict.DELETED_TEAM
+        assert verdict(key, replace(told, gone_teams={"team-1": YOUNG})) is Verdict.YOUNG
+        assert verdict(key, replace(told, gone_teams={"team-1": OLD}), age_s=YOUNG) is Verdict.YOUNG
+    others = dict.fromkeys(("team-", "team-10", "team", "team-1/", ""), OLD)
+    assert verdict(key, replace(known, gone_teams=others)) is Verdict.NEEDED
+    assert verdict(f"backup/{key}", replace(known, gone_teams={"team-1": OLD})) is Verdict.UNKNOWN
+
+
 @pytest.mark.parametrize(
     "key",
     [

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from thaw.cli.output import Json, as_json, line, screen, table, when
+from thaw.cli.output import Json, as_json, line, say, screen, table, when
 from thaw.cli.session import server
 
 TeamName = Annotated[str, typer.Argument(metavar="TEAM", help="The team's name or id.")]
@@ -34,7 +34,8 @@ def list_teams(ctx: typer.Context, json: Json = False) -> None:
     if json:
         as_json(found)
         return
-    table(("id", "name", "created"), ((team["id"], team["name"], when(team["created_at"])) for team in found))
+    rows = ((team["id"], team["name"], team["status"], when(team["created_at"])) for team in found)
+    table(("id", "name", "status", "created"), rows)
 
 
 def show(ctx: typer.Context, team: TeamName, json: Json = False) -> None:
@@ -48,6 +49,7 @@ def show(ctx: typer.Context, team: TeamName, json: Json = False) -> None:
     for name, value in (
         ("team", found["name"]),
         ("id", found["id"]),
+        ("status", _status(found)),
         ("created", f"{when(found['created_at'])} UTC"),
     ):
         console.print(f"{name:<14} {value}")
@@ -57,10 +59,28 @@ def show(ctx: typer.Context, team: TeamName, json: Json = False) -> None:
     )
 
 
-def remove(ctx: typer.Context, team: TeamName) -> None:
-    """For admins: remove a team that owns no jobs and no files any more. Its keys end with it."""
+def remove(
+    ctx: typer.Context,
+    team: TeamName,
+    confirm: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The team's name again: all that it owns goes too.")
+    ] = None,
+) -> None:
+    """For admins: delete a team and its keys, and with --confirm its jobs, files, models and quotas.
+
+    What runs is cancelled first; the team is gone once that has ended, which `thaw team show` tells.
+    """
     with server(ctx) as thaw:
-        thaw.teams.delete(team)
+        is_gone = thaw.teams.delete(team, confirm=confirm)
+    if not is_gone:
+        say(f"{team} is being deleted: its keys have ended, and it is gone once its jobs are over")
+
+
+def _status(team: Mapping[str, Any]) -> str:
+    if team["status"] != "deleting":
+        return str(team["status"])
+    asked = f"deleting, asked for at {when(team['deletion_asked_at'])} UTC"
+    return f"{asked}, jobs that are not over: {team['unfinished_jobs']:,}"
 
 
 def last_used(key: Mapping[str, Any]) -> str:

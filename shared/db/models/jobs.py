@@ -68,6 +68,13 @@ class Job(Base):
             "id",
             postgresql_where=text("state = 'queued'"),
         ),
+        # Which are kept no longer?
+        Index(
+            "ix_jobs_team_id_finished_at",
+            "team_id",
+            "finished_at",
+            postgresql_where=text("finished_at is not null and deleted_at is null"),
+        ),
         Index("ix_jobs_waiting", "id", postgresql_where=text("state = 'validating_files'")),
         Index("ix_jobs_base_job_id", "base_job_id", postgresql_where=text("base_job_id is not null")),
         # Whether a file may be deleted: does an unfinished job use it?
@@ -138,6 +145,9 @@ class Job(Base):
     finished_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None] = mapped_column(
         doc="gone for its team; its row stays for jobs that began from it, its files go with the next sweep"
+    )
+    erased_at: Mapped[datetime | None] = mapped_column(
+        doc="when its row was emptied of all but what usage counts, because its team is gone"
     )
 
 

@@ -21,14 +21,24 @@ from shared.db.base import NOW, Base
 class Team(Base):
     __tablename__ = "teams"
     __table_args__ = (
+        CheckConstraint("deleted_at is null or deletion_asked_at is not null", name="deletion"),
+        CheckConstraint("erased_at is null or deleted_at is not null", name="erasure"),
+        CheckConstraint("(deletion_asked_at is null) = (deletion_asked_by is null)", name="deletion_asked"),
         Index("uq_teams_name", "name", unique=True, postgresql_where=text("deleted_at is null")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    deletion_asked_at: Mapped[datetime | None] = mapped_column(
+        doc="its keys have ended, its jobs are being ended; see `shared/db/team_deletion.py`"
+    )
+    deletion_asked_by: Mapped[str | None] = mapped_column(doc="as the actor of an event")
     deleted_at: Mapped[datetime | None] = mapped_column(
-        doc="its row stays for what it owned, and its name may be taken again"
+        doc="all it had was ended and deleted; its row stays for usage, and its name may be taken again"
+    )
+    erased_at: Mapped[datetime | None] = mapped_column(
+        doc="when the last of its rows was emptied, see `shared/db/erasing.py`"
     )
 
 
@@ -39,7 +49,10 @@ class TeamLimit(Base):
     """
 
     __tablename__ = "team_limits"
-    __table_args__ = (CheckConstraint("weight > 0", name="weight"),)
+    __table_args__ = (
+        CheckConstraint("weight > 0", name="weight"),
+        CheckConstraint("keep_jobs_days > 0 and keep_files_days > 0", name="kept"),
+    )
 
     team_id: Mapped[str] = mapped_column(ForeignKey("teams.id"), primary_key=True)
     weight: Mapped[float] = mapped_column(server_default="1")
@@ -48,6 +61,8 @@ class TeamLimit(Base):
     max_duration_s: Mapped[int | None] = mapped_column(doc="of one job's running, over all its tries")
     max_devices: Mapped[int | None] = mapped_column(doc="of one job, over all its nodes")
     accelerators: Mapped[list[str] | None] = mapped_column(ARRAY(Text), doc="the only types it may run on")
+    keep_jobs_days: Mapped[int | None] = mapped_column(doc="after it was over, or its result last needed")
+    keep_files_days: Mapped[int | None] = mapped_column(doc="after its upload, or when it was last needed")
 
 
 class TeamQuota(Base):
@@ -92,6 +107,7 @@ class AuditEntry(Base):
     __table_args__ = (
         Index("ix_audit_entries_team_id_id", "team_id", "id"),
         Index("ix_audit_entries_target_id", "target", "id"),
+        Index("ix_audit_entries_at", "at"),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True)

@@ -105,7 +105,7 @@ class Cluster:
 def test_what_was_placed_within_a_quota_is_never_preempted_and_preempting_ends(seed: int) -> None:
     chance = random.Random(seed)
     teams = {
-        team: TeamShare(quotas={"cpu": Quota(chance.randint(0, 8), chance.choice((None, None, 8)))})
+        team: TeamShare(quotas={"cpu": Quota(chance.randint(0, 12), chance.choice((None, None, 8)))})
         for team in ("a", "b", "c")
     }
     cluster = Cluster(n_nodes=3, teams=teams)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -78,6 +79,38 @@ def test_a_paused_gang_goes_on_to_the_bytes_of_as_many_ranks_on_one_node(house: 
     assert [event.data["step"] for event in resumed] == [left_at]
     assert house.weights(gang) == house.weights(alone)
     assert [house.world.slots(node) for node in NODES] == [["free", "free"], ["free", "free"]]
+
+
+def test_nodes_that_would_go_on_from_different_checkpoints_leave_the_newer_one_out(
+    house: House, tmp_path: Path
+) -> None:
+    """Each fetches for itself; one finds a file rotten that the other could read."""
+    gang = house.job(n_epochs=LONG, nodes=2)
+    claims = house.claim_gang(gang, *NODES)
+    supervisors = [house.supervise(*share, **OFTEN) for share in zip(claims, NODES, strict=True)]
+    eventually(lambda: len(house.checkpoints(gang)) > 1, within_s=END, what="two checkpoints are stored")
+    house.world.stop(gang, StopReason.PREEMPT)
+    assert [one.wait(END) for one in supervisors] == [0, 0]
+
+    newest = house.checkpoints(gang)[-1]
+    rotten = tmp_path / "rotten"
+    shutil.copytree(Path(house.settings.store_url.removeprefix("file://")), rotten)
+    (rotten / newest.storage_prefix / "state.pt").write_bytes(b"rotten")
+    claims = house.claim_gang(gang, *NODES)
+    stores = ({}, {"THAW_STORE_URL": rotten.as_uri()})
+    supervisors = [
+        house.supervise(claim, node, **OFTEN, **store)
+        for claim, node, store in zip(claims, NODES, stores, strict=True)
+    ]
+    assert [one.wait(END) for one in supervisors] == [0, 0]
+
+    refused = house.world.attempts(gang)[1]
+    assert refused.error is not None
+    assert refused.error["code"] == "checkpoint_mismatch"
+    assert f"rank 0 from step {newest.step}, rank 1 from step" in refused.error["message"]
+    job = house.world.read(gang)
+    assert (job.state, job.attempts_used) == (JobState.QUEUED, 0)
+    assert house.checkpoints(gang)[-1].damaged_at is not None, "the next try goes on from the one before"
 
 
 def test_ranks_of_hosts_with_networks_of_their_own_meet_over_the_cable_between_them(house: House) -> None:

@@ -32,7 +32,8 @@ class ApiMetrics:
         self._jobs = Gauge("thaw_jobs", "Jobs by state, over all teams.", ["state"], registry=self.registry)
         self._slots = Gauge(
             "thaw_slots",
-            "Slots of the nodes that are not lost; away: free, on a node that is given no work.",
+            "Slots of the nodes that are not lost; away: free, on a node that is given no work; "
+            "unhealthy: free, on a GPU that is not fit for work.",
             ["accelerator", "state"],
             registry=self.registry,
         )
@@ -46,7 +47,7 @@ class ApiMetrics:
         """Everything in Prometheus's text format."""
         self._slots.clear()  # an accelerator may be gone
         for of in slots:
-            for state in ("free", "held", "dirty", "away"):
+            for state in ("free", "held", "dirty", "away", "unhealthy"):
                 self._slots.labels(of.accelerator, state).set(getattr(of, state))
         for state in JobState:
             self._jobs.labels(state.value).set(jobs.get(state, 0))

@@ -19,6 +19,7 @@ class SlotsView(BaseModel):
     held: int = Field(description="by jobs, of whatever team")
     dirty: int = Field(description="their job is gone; not free before their node says that it is clean")
     away: int = Field(description="free, on a node that is given no work: it is drained, suspect or silent")
+    unhealthy: int = Field(description="free, and not given out, as their GPU is not fit for work")
 
 
 class QueueView(ListOf[JobSummary | ExtractionSummary]):

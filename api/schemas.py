@@ -297,6 +297,9 @@ class SlotView(BaseModel):
 
     index: int
     state: str
+    unhealthy_reason: str | None = Field(
+        None, description="why its GPU is given no new job; the one that runs there is left alone"
+    )
     job_id: str | None = None
 
 

@@ -209,7 +209,12 @@ def node_view(known: KnownNode, holders: Holders) -> NodeView:
         accelerator=node.accelerator,
         memory_bytes=node.memory_bytes,
         slots=[
-            SlotView(index=slot.index, state=slot.state, job_id=holders.get((node.id, slot.index)))
+            SlotView(
+                index=slot.index,
+                state=slot.state,
+                unhealthy_reason=slot.unhealthy_reason,
+                job_id=holders.get((node.id, slot.index)),
+            )
             for slot in known.slots
         ],
         models=sorted(name for name, _ in node.models),

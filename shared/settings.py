@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     gang_s: float = Field(30.0, description="an incomplete gang is aborted after this")
     reconcile_s: float = 10.0
     node_heartbeat_s: float = 5.0
+    gpu_health_s: float = Field(
+        15.0, gt=0, description="pause between two looks at the health of a node's GPUs"
+    )
     schedule_s: float = Field(0.5, description="pause between two scheduling passes")
 
     usage_half_life_s: float = Field(

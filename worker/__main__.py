@@ -8,7 +8,7 @@ from shared import logs
 from shared.domain.errors import Conflict
 from shared.queue import UnfitRedis
 from shared.settings import get_settings
-from worker.devices import MixedDevices
+from worker.devices import UnfitDevices
 from worker.serve import FolderInUse, serve
 from worker.supervisor import run
 
@@ -19,7 +19,7 @@ def main() -> None:
     logs.configure(settings.log_level)
     try:
         sys.exit(serve(settings, run))
-    except (FolderInUse, MixedDevices, UnfitRedis, Conflict) as error:
+    except (FolderInUse, UnfitDevices, UnfitRedis, Conflict) as error:
         sys.exit(str(error))
 
 

@@ -140,7 +140,7 @@ class Attempt:
             raise
 
     def _train(self, spec: AnyRunSpec) -> End:
-        plan = launch_plan(self._claim, self._settings, self._devices, os.environ, spec)
+        plan = launch_plan(self._claim, self._settings, self._devices, spec)
         write_whole(self._folder / SPEC_FILE, spec.model_dump_json(indent=1))
         write_whole(self._folder / LAUNCH_FILE, plan.model_dump_json(indent=1))
         if not self._writes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 
 from shared.db.leases import Claim
 from shared.domain.extraction import AnyRunSpec, batch_in_words
@@ -21,10 +20,8 @@ OVERTIME_S = 30.0
 GANG_START_S = 3600.0
 
 
-def launch_plan(
-    claim: Claim, settings: Settings, devices: Devices, environment: Mapping[str, str], spec: AnyRunSpec
-) -> LaunchPlan:
-    """`environment` is the worker's own: slots count the GPUs that the worker sees."""
+def launch_plan(claim: Claim, settings: Settings, devices: Devices, spec: AnyRunSpec) -> LaunchPlan:
+    """GPUs are named by UUID: numbers would mean others where CUDA counts otherwise, or one is gone."""
     is_gang = claim.nodes > 1
     return LaunchPlan(
         nodes=claim.nodes,
@@ -33,7 +30,7 @@ def launch_plan(
         master_port=claim.master_port,
         interface=interface_of(settings.advertise_host) if is_gang else None,
         slot_locks=[str(slot_lock_path(settings.work_dir, slot)) for slot in claim.slots],
-        visible_devices=_visible(claim.slots, devices, environment),
+        visible_devices=",".join(devices.uuids[slot] for slot in claim.slots) if devices.uuids else None,
         threads_per_rank=max(1, len(os.sched_getaffinity(0)) // devices.n_slots),
         trainer_env=settings.trainer_env,
         trainer_uid=settings.trainer_uid,
@@ -48,11 +45,3 @@ def launch_plan(
         batch=batch_in_words(spec),
         log_bytes=LOG_BYTES,
     )
-
-
-def _visible(slots: Sequence[int], devices: Devices, environment: Mapping[str, str]) -> str | None:
-    if devices.accelerator == "cpu":
-        return None
-    seen = environment.get("CUDA_VISIBLE_DEVICES")
-    names = seen.split(",") if seen else [str(n) for n in range(devices.n_slots)]
-    return ",".join(names[slot] for slot in slots)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from threading import Event, Thread
 from typing import Any
 from uuid import uuid4
@@ -31,8 +31,18 @@ from worker.slots import prepare_slot_locks, slot_lock_path, try_exclusive
 class Node:
     """A new life of this node. Its methods but `ask_to_leave` raise DBAPIError while the database is away."""
 
-    def __init__(self, settings: Settings, devices: Devices, engine: Engine, queue: redis.Redis) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        devices: Devices,
+        engine: Engine,
+        queue: redis.Redis,
+        unhealthy: Callable[[], Mapping[int, str]] = dict,
+    ) -> None:
+        """`unhealthy`: slot -> why it is not fit for work just now."""
         self.incarnation = uuid4()
+        self._unhealthy = unhealthy
+        self._told: Mapping[int, str] | None = None
         self._settings = settings
         self._devices = devices
         self._engine = engine
@@ -72,6 +82,7 @@ class Node:
             return
         if self._asked_to_leave.is_set():
             self._leave()
+        self._tell_health()
         self._give_back()
 
     def _run(self) -> None:
@@ -95,6 +106,12 @@ class Node:
         reason = f"The node {node_id} is leaving."
         for token in run_step(self._engine, drains.start_drain, node_id, self.incarnation):
             run_step(self._engine, drains.leave, token, node_id=node_id, actor=node_id, reason=reason)
+
+    def _tell_health(self) -> None:
+        unhealthy = dict(self._unhealthy())
+        if unhealthy != self._told:
+            run_step(self._engine, nodes.tell_health, self._settings.node_name, unhealthy)
+            self._told = unhealthy
 
     def _give_back(self) -> None:
         node_id = self._settings.node_name
@@ -133,4 +150,5 @@ class Node:
             n_slots=self._devices.n_slots,
             models=tuple((model.name, model.hash) for model in registered_models()),
             home=home_id(self._settings.work_dir),
+            unhealthy=dict(self._unhealthy()),
         )

@@ -18,9 +18,11 @@ from shared.queue import check_redis, redis_client
 from shared.settings import Settings
 from worker.app import make_worker, make_worker_app
 from worker.descriptions import share_descriptions
-from worker.devices import find_devices
+from worker.devices import devices_of_worker
 from worker.ears import Ears
+from worker.gpu_health import GpuWatch
 from worker.node import Node
+from worker.nvml import Nvml
 from worker.processes import forbid_inspection
 from worker.tasks import Run
 
@@ -35,18 +37,20 @@ class FolderInUse(RuntimeError):
 def serve(settings: Settings, run: Run) -> int:
     """Work until SIGTERM, handing each claim to `run`; returns the exit status.
 
-    Raises UnfitRedis, MixedDevices, FolderInUse, and Conflict for a name that is taken, when this node cannot
+    Raises UnfitRedis, UnfitDevices, FolderInUse, and Conflict for a name that is taken, when this node cannot
     work as it is set up.
     """
     if settings.trainer_uid is None:
         forbid_inspection()
     with _only_worker_here(settings):
-        devices = find_devices(settings.slots)
+        devices = devices_of_worker(settings.slots)
+        watch = GpuWatch(Nvml(), devices.uuids)
+        watch.keep_looking(settings.scaled(settings.gpu_health_s))
         engine = make_engine(settings.database_url.get_secret_value(), statement_timeout_s=5, pool_size=2)
         queue = redis_client(settings.redis_url.get_secret_value())
         _when_it_is_there(lambda: check_redis(queue), redis.RedisError)
         _when_it_is_there(lambda: share_descriptions(engine, settings), DBAPIError)
-        node = Node(settings, devices, engine, queue)
+        node = Node(settings, devices, engine, queue, watch.unhealthy)
         _when_it_is_there(node.register, DBAPIError)
         signals.worker_shutting_down.connect(node.ask_to_leave, weak=False)
         app = make_worker_app(settings, node.incarnation, run)

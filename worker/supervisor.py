@@ -17,7 +17,7 @@ from shared.domain.failures import DISK_FULL, SUPERVISOR_FAILED
 from shared.domain.job import Outcome
 from shared.settings import Settings
 from worker.attempt import Attempt, End
-from worker.devices import find_devices
+from worker.devices import devices_of_worker
 from worker.disk import full_disk_in_words
 from worker.interruption import LeaseLost
 from worker.lease import STATEMENT_TIMEOUT_S, Lease
@@ -60,7 +60,7 @@ def _hold_and_finish(claim: Claim, settings: Settings, engine: Engine) -> None:
         run_folder(settings.work_dir, claim.attempt_id, settings.trainer_uid) as folder,
         Lease(claim, settings, folder) as lease,
     ):
-        end = Attempt(claim, settings, find_devices(settings.slots), engine, folder, lease).live()
+        end = Attempt(claim, settings, devices_of_worker(settings.slots), engine, folder, lease).live()
         _finish(claim, settings, engine, end)
 
 

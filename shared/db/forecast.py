@@ -49,7 +49,10 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Slots:
-    """The slots of an accelerator. `away`: free, on a node that is given no work just now."""
+    """The slots of an accelerator. `away`: free, on a node that is given no work just now.
+
+    `unhealthy`: free, and their GPU is not fit for work.
+    """
 
     accelerator: str
     n_nodes: int
@@ -57,6 +60,7 @@ class Slots:
     held: int
     dirty: int
     away: int
+    unhealthy: int
 
 
 def forecast(session: Session, *, heard_within_s: float, usage_half_life_s: float) -> Forecast:
@@ -88,7 +92,8 @@ def slots_in_sum(session: Session, *, heard_within_s: float) -> list[Slots]:
         of["held"] += row.held
         of["dirty"] += row.dirty
         of["free"] += able[row.id]
-        of["away"] += row.free - able[row.id]
+        of["unhealthy"] += row.unhealthy
+        of["away"] += row.free - row.unhealthy - able[row.id]
     return [Slots(accelerator=accelerator, **of) for accelerator, of in sorted(sums.items())]
 
 
@@ -97,7 +102,8 @@ def _slot_states() -> Select[Any]:
         func.count().filter(Slot.state == state).label(state.value)
         for state in (SlotState.FREE, SlotState.HELD, SlotState.DIRTY)
     ]
-    query: Select[Any] = select(NodeRow.id, NodeRow.accelerator, *counts)
+    unhealthy = func.count().filter(Slot.state == SlotState.FREE, Slot.unhealthy_reason.is_not(None))
+    query: Select[Any] = select(NodeRow.id, NodeRow.accelerator, *counts, unhealthy.label("unhealthy"))
     return (
         query.join(Slot, Slot.node_id == NodeRow.id)
         .where(NodeRow.state != NodeState.LOST)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, case, delete, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, delete, false, func, literal, not_, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
@@ -26,7 +26,7 @@ class NodeFacts:
     """What a node says of itself.
 
     `models`: (name, hash) of the registered models installed there. `home`: the id of its work folder, None
-    where nothing is known of it.
+    where nothing is known of it. `unhealthy`: slot -> why its GPU is not fit for work.
     """
 
     id: str
@@ -38,6 +38,7 @@ class NodeFacts:
     n_slots: int
     models: tuple[tuple[str, str], ...]
     home: UUID | None = None
+    unhealthy: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def register(session: Session, facts: NodeFacts, incarnation: UUID, *, taken_for
             Slot.node_id == facts.id, Slot.index >= facts.n_slots, Slot.state != SlotState.HELD
         )
     )
+    tell_health(session, facts.id, facts.unhealthy)
 
 
 def _refuse_a_taken_name(session: Session, facts: NodeFacts, taken_for_s: float) -> None:
@@ -122,6 +124,27 @@ def beat(session: Session, node_id: str, incarnation: UUID, *, reachable: bool) 
         .execution_options(synchronize_session=False)
     )
     return heard is not None
+
+
+def tell_health(session: Session, node_id: str, unhealthy: Mapping[int, str]) -> None:
+    """Slot -> why its GPU is not fit for work; the others are. What a slot is doing stays as it is."""
+    slots = session.scalars(
+        select(Slot)
+        .where(Slot.node_id == node_id, _says_otherwise(unhealthy))
+        .order_by(Slot.index)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    for slot in slots:
+        slot.unhealthy_reason = unhealthy.get(slot.index)
+    session.flush()
+
+
+def _says_otherwise(unhealthy: Mapping[int, str]) -> ColumnElement[bool]:
+    """Most beats change nothing, and then lock no slot."""
+    told = [and_(Slot.index == index, Slot.unhealthy_reason == why) for index, why in unhealthy.items()]
+    healthy = and_(Slot.index.not_in(list(unhealthy)), Slot.unhealthy_reason.is_(None))
+    return not_(func.coalesce(or_(healthy, *told), false()))
 
 
 def dirty_slots(session: Session, node_id: str) -> list[int]:

@@ -47,9 +47,13 @@ def lock_pass(session: Session) -> bool:
 
 
 def load_nodes(session: Session, *, heard_within_s: float) -> list[Node]:
-    """Every node that is not lost. One that is leaving, suspect or silent shows no free slots."""
+    """Every node that is not lost. One that is leaving, suspect or silent shows no free slots; of others
+    those on a GPU that is not fit for work are left out.
+    """
     fit = and_(NodeRow.state == NodeState.READY, NodeRow.last_seen_at > seconds_ago(heard_within_s))
-    free = func.array_agg(Slot.index).filter(and_(Slot.state == SlotState.FREE, fit))
+    free = func.array_agg(Slot.index).filter(
+        and_(Slot.state == SlotState.FREE, Slot.unhealthy_reason.is_(None), fit)
+    )
     rows = session.execute(
         select(
             NodeRow.id,
@@ -219,7 +223,7 @@ def _lock_free_slots(session: Session, node_ids: Collection[str]) -> dict[tuple[
     """By node and index, all that are free there: who places is alone in wanting them."""
     slots = session.scalars(
         select(Slot)
-        .where(Slot.node_id.in_(node_ids), Slot.state == SlotState.FREE)
+        .where(Slot.node_id.in_(node_ids), Slot.state == SlotState.FREE, Slot.unhealthy_reason.is_(None))
         .order_by(Slot.node_id, Slot.index)
         .with_for_update(skip_locked=True)
         .execution_options(populate_existing=True)

@@ -143,7 +143,7 @@ def test_a_job_that_leaves_a_dirty_slot_and_a_drained_node_are_told_for_what_the
         session.execute(update(NodeRow).values(state=NodeState.SUSPECT))
     assert one(api, waiting)["estimated_start"]["likely"] is None
     assert queue(api)["slots"] == [
-        {"accelerator": "cpu", "n_nodes": 1, "free": 0, "held": 0, "dirty": 0, "away": 1}
+        {"accelerator": "cpu", "n_nodes": 1, "free": 0, "held": 0, "dirty": 0, "away": 1, "unhealthy": 0}
     ]
 
 

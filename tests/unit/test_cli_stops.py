@@ -16,11 +16,13 @@ PATH = "/v1/fine_tuning/jobs/ftjob-1"
 NODE = {
     "id": "rack/1",
     "state": "draining",
-    "accelerator": "cpu",
+    "accelerator": "NVIDIA L4",
+    "memory_bytes": 24 * 2**30,
     "models": [],
     "slots": [
-        {"index": 0, "state": "held", "job_id": "ftjob-1"},
-        {"index": 1, "state": "free", "job_id": None},
+        {"index": 0, "state": "held", "unhealthy_reason": None, "job_id": "ftjob-1"},
+        {"index": 1, "state": "free", "unhealthy_reason": "it does not answer", "job_id": None},
+        {"index": 2, "state": "held", "unhealthy_reason": "XID 79", "job_id": "ftjob-2"},
     ],
     "last_seen_at": 1,
     "drained_at": 1,
@@ -118,6 +120,13 @@ def test_a_node_is_shown_drained_and_undrained(server: Script, tmp_path: Path) -
     shown = thaw(server.url, "node", "show", "rack/1", home=tmp_path).stdout
     assert "draining, drained since 1970-01-01 00:00:01 UTC" in shown
     assert ["0", "held", "ftjob-1"] in [line.split() for line in shown.splitlines()]
+    assert ["1", "unhealthy"] in [line.split() for line in shown.splitlines()]
+    assert "the GPU of slot 1 is given no new job: it does not answer" in shown
+    assert "24.0 GiB on each device" in shown
+    server.on("GET /v1/nodes", told({"object": "list", "data": [NODE], "has_more": False}))
+    listed = thaw(server.url, "node", "list", home=tmp_path).stdout
+    assert "24.0 GiB" in listed
+    assert "1 held, 1 held and unhealthy, 1 unhealthy" in listed
     server.on("POST /v1/nodes/rack%2F1/drain", told(NODE))
     done = thaw(server.url, "node", "drain", "rack/1", home=tmp_path)
     assert (done.returncode, done.stdout.split(",")[0]) == (0, "rack/1 draining")

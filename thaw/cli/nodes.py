@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from thaw.cli.output import Json, as_json, line, screen, table, when
+from thaw.cli.plan_words import binary
 from thaw.cli.session import server
 
 NodeId = Annotated[str, typer.Argument(metavar="ID", help="The node, as `thaw node list` names it.")]
@@ -21,8 +22,11 @@ def list_nodes(ctx: typer.Context, json: Json = False) -> None:
     if json:
         as_json(found)
         return
-    rows = ((node["id"], _state(node), node["accelerator"], _slots(node["slots"])) for node in found)
-    table(("id", "state", "accelerator", "slots"), rows)
+    rows = (
+        (node["id"], _state(node), node["accelerator"], _memory(node), _slots(node["slots"]))
+        for node in found
+    )
+    table(("id", "state", "accelerator", "memory", "slots"), rows)
 
 
 def show(ctx: typer.Context, node_id: NodeId, json: Json = False) -> None:
@@ -37,14 +41,17 @@ def show(ctx: typer.Context, node_id: NodeId, json: Json = False) -> None:
         ("node", node["id"]),
         ("state", _state(node)),
         ("accelerator", node["accelerator"]),
+        ("memory", f"{_memory(node)} on each device"),
         ("models", ", ".join(node["models"]) or "none registered"),
         ("last heard", f"{when(node['last_seen_at'])} UTC"),
     )
     for name, value in facts:
         console.print(f"{name:<14} {value}")
-    table(
-        ("slot", "state", "job"), ((slot["index"], slot["state"], slot["job_id"]) for slot in node["slots"])
-    )
+    slots = node["slots"]
+    table(("slot", "state", "job"), ((slot["index"], _slot(slot), slot["job_id"]) for slot in slots))
+    for slot in slots:
+        if reason := slot.get("unhealthy_reason"):
+            console.print(f"the GPU of slot {slot['index']} is given no new job: {reason}")
 
 
 def drain(ctx: typer.Context, node_id: NodeId, json: Json = False) -> None:
@@ -77,6 +84,17 @@ def _state(node: Mapping[str, Any]) -> str:
     return f"{node['state']}, drained since {when(since)} UTC" if since else str(node["state"])
 
 
+def _memory(node: Mapping[str, Any]) -> str:
+    return binary(node["memory_bytes"]) if node["memory_bytes"] is not None else "not known"
+
+
+def _slot(slot: Mapping[str, Any]) -> str:
+    """Its state; a free one on a GPU that is not fit for work is not free."""
+    if not slot.get("unhealthy_reason"):
+        return str(slot["state"])
+    return "unhealthy" if slot["state"] == "free" else f"{slot['state']} and unhealthy"
+
+
 def _slots(slots: Collection[Mapping[str, Any]]) -> str:
-    numbers = Counter(slot["state"] for slot in slots)
+    numbers = Counter(map(_slot, slots))
     return ", ".join(f"{n} {state}" for state, n in sorted(numbers.items()))

@@ -13,6 +13,8 @@ from thaw.cli.session import server
 
 _COLUMNS = ("place", "id", "model", "priority", "start", "waits for")
 
+_STATES = ("free", "held", "dirty", "away", "unhealthy")
+
 
 def queue(ctx: typer.Context, json: Json = False) -> None:
     """The team's jobs that wait for slots, in order: the place of each, when it may start, and why it waits.
@@ -40,7 +42,7 @@ def queue(ctx: typer.Context, json: Json = False) -> None:
         say("and more, which are not shown")
     say(f"{found['n_waiting']} wait in all")
     for of in found["slots"]:
-        states = ", ".join(f"{of[state]} {state}" for state in ("free", "held", "dirty", "away") if of[state])
+        states = ", ".join(f"{of[state]} {state}" for state in _STATES if of.get(state))
         say(f"{of['accelerator']}: {states or 'no slots'}")
 
 

@@ -53,6 +53,9 @@ class Slot(Base):
     node_id: Mapped[str] = mapped_column(ForeignKey("nodes.id"), primary_key=True)
     index: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     state: Mapped[SlotState]
+    unhealthy_reason: Mapped[str | None] = mapped_column(
+        doc="why its GPU is given no new job, as its node last said; whatever its state"
+    )
     allocation_id: Mapped[str | None] = mapped_column(ForeignKey("allocations.id"), index=True)
 
 

@@ -21,6 +21,7 @@ from shared.queue import redis_client
 from shared.settings import Settings
 from worker.devices import find_devices
 from worker.gpu_health import GpuWatch
+from worker.handling import handling
 from worker.node import Node
 from worker.nvml import Nvml
 
@@ -115,7 +116,8 @@ def test_the_job_that_runs_on_it_is_left_alone_and_its_slot_is_not_given_out_aft
     claimed = host.world.claim(offer)
     assert claimed is not None
     host.library.all[0].lost = pynvml.NVML_ERROR_GPU_IS_LOST
-    host.beat()
+    with handling(host.settings.work_dir, offer.allocation_id):
+        host.beat()
     assert host.slots()[0] == ("held", "it does not answer: GPU is lost (GPU-0)")
     assert host.sums()["held"] == 1
     assert host.world.read(job).state is JobState.RUNNING

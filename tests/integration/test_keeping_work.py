@@ -106,7 +106,7 @@ def test_a_result_that_is_needed_stays_and_counts_from_when_it_last_was(api: Api
 
 
 def test_files_go_so_long_after_they_were_last_read(api: ApiHouse) -> None:
-    unused, young, read, being_read = (api.data_set("a", name) for name in "bcde")
+    unused, young, read, being_read = (api.data_set("a", "b", samples=n) for n in (3, 4, 5, 6))
     for file in (unused, read, being_read):
         aged_file(api, file, 60)
     over(api, 10, training_file=read)

@@ -14,7 +14,7 @@ from shared.domain.job import YIELD_S
 from shared.settings import Settings
 
 # A pass holds what it places until its commit: where thousands of slots are free, the next one goes on.
-_MOST_PLACED = 512
+_MOST_PLACED = 256
 
 
 def place_jobs(session: Session, settings: Settings, past: PastUsage | None = None) -> list[Offer]:

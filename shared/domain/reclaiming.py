@@ -159,7 +159,7 @@ class Reclaiming:
         victims = self._victims(devices, node_id)
         if victims is None:
             return None
-        oldest = min((job.started_at for job in victims), default=0.0)
+        oldest = victims[-1].started_at if victims else 0.0
         # Where nobody has to leave: what leaves the least over, so that large rooms stay for large jobs.
         over = 0 if victims else self._coming_free(node_id)
         return bool(victims), -oldest, sum(job.slots for job in victims), over, node_id

@@ -101,7 +101,9 @@ class Room:
         self._blocks: dict[NodeClass, list[int]] = {}
         self._classes: dict[tuple[str, int, int | None, frozenset[tuple[str, str]]], NodeClass] = {}
         self._class_of: dict[str, NodeClass] = {}
+        self._sizes = memory_sizes(nodes)
         self._fits: dict[tuple[int, str, tuple[str, str] | None], list[NodeClass]] = {}
+        self._able: dict[tuple[object, ...], dict[str, list[NodeClass]]] = {}
         for node in nodes:
             self._sort_in(node)
         self._leaving_in: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
@@ -114,8 +116,15 @@ class Room:
 
         Of types with fewer such nodes than it asks for there is none.
         """
-        able = self._by_type(shape)
-        return {type: able[type] for type in sorted(able) if _n_nodes(able[type]) >= shape.nodes}
+        # Of memory it matters only between which sizes it lies: there are few, and many estimates.
+        size = None if shape.memory_bytes is None else bisect_left(self._sizes, shape.memory_bytes)
+        wish = (*shape[:4], size)
+        found = self._able.get(wish)
+        if found is None:
+            able = self._by_type(shape)
+            found = {type: able[type] for type in sorted(able) if _n_nodes(able[type]) >= shape.nodes}
+            self._able[wish] = found
+        return found
 
     def most_able(self, shape: Shape) -> int:
         """How many nodes of one accelerator type could run a part of the job, were they empty; at most."""

@@ -306,3 +306,18 @@ def _file(id: str) -> File:
         format="weights",
         details={"classes": ["secret"]},
     )
+
+
+def test_another_team_s_jobs_and_files_stay_when_one_goes(api: ApiHouse, world: World) -> None:
+    file = api.data_set("a", "b")
+    waiting = api.job(training_file=file)["id"]
+    nobody_s = api.client.post("/v1/teams", json={"name": "empty"}).json()["id"]
+    world.job()
+    delete(api, confirm="one")
+    for _ in range(5):
+        scheduler(api).step()
+    assert gone(api)
+    assert api.client.get(f"{JOBS}/{waiting}").json()["phase"] == "queued"
+    assert api.client.get(f"/v1/files/{file}").status_code == 200
+    for team in ("default", nobody_s):
+        assert api.client.get(f"/v1/teams/{team}").json()["status"] == "active"

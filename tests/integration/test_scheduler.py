@@ -186,6 +186,17 @@ def test_a_gang_whose_second_node_is_silent_is_taken_back(world: World, settings
     assert world.claim(offers[1]) is None
 
 
+def test_a_pass_places_only_so_many_and_the_next_goes_on(
+    world: World, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.placing._MOST_PLACED", 1)
+    world.node("a", slots=2)
+    jobs = [world.job(), world.job()]
+    placed = [len(run_step(world.engine, place_jobs, settings)) for _ in range(3)]
+    assert placed == [1, 1, 0]
+    assert all(world.read(job).state is JobState.DISPATCHED for job in jobs)
+
+
 def test_priority_goes_first_then_the_one_that_waits_longest(world: World, settings: Settings) -> None:
     world.node(slots=1)
     early, _, urgent = world.job(), world.job(), world.job(priority=5)

@@ -129,7 +129,7 @@ def test_a_driver_that_hangs_is_fit_for_nothing() -> None:
         seen.append(watch.unhealthy())
         return hangs.all[0]
 
-    hangs.nvmlDeviceGetHandleByUUID = hang  # type: ignore[method-assign]
+    hangs.nvmlDeviceGetHandleByUUID = hang  # type: ignore[method-assign]  # this one driver hangs
     watch.look()
     stuck = "the driver has not answered for 60 s"
     assert seen[:2] == [{}, {0: stuck, 1: stuck}]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -102,3 +103,4 @@ def new_optimizer(
 
 if __name__ == "__main__":
     main(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
+    os._exit(0)  # Like the engine's ranks: torch's threads can crash a process that tidies up.

@@ -88,7 +88,7 @@ class _Pass:
     def decision(self) -> Decision:
         """All of it. Reasons are put into words last, when it is known what is left."""
         for group, waiting in self._waiting.items():
-            why = self._why[self._rights.fitting(waiting[0])](group.shape)
+            why = self._why[self._rights.fitting[group]](group.shape)
             self._reasons.update(dict.fromkeys((one.job.id for one in waiting), why))
         return Decision(
             tuple(self._placements), self._reasons, tuple(self._preemptions), tuple(self._reservations)
@@ -99,16 +99,16 @@ class _Pass:
         owed = those(Claim.GUARANTEED, self._rights.claims(asked))
         if self._place(asked, owed) or self._take_back(asked, owed):
             return True
-        self._not_owed.add(self._rights.fitting(asked))
+        self._not_owed.add(self._rights.fitting[asked.group])
         return False
 
     def is_not_owed(self, asked: Next) -> bool:
         """Whether another job of its team that fares alike was not served so."""
-        return self._rights.fitting(asked) in self._not_owed
+        return self._rights.fitting[asked.group] in self._not_owed
 
     def serve(self, asked: Next) -> bool:
         """Place the job wherever its team may, or know why it waits."""
-        able, claims = self._rights.fitting(asked), self._rights.claims(asked)
+        able, claims = self._rights.fitting[asked.group], self._rights.claims(asked)
         permitted = those(Claim.GUARANTEED, claims) + those(Claim.BORROWED, claims)
         if self._place(asked, permitted):
             return True
@@ -122,7 +122,7 @@ class _Pass:
 
         From there on room and rights only become less.
         """
-        if self._rights.fitting(asked) not in self._why:
+        if self._rights.fitting[asked.group] not in self._why:
             return False
         self._waiting[asked.group].append(asked)
         return True
@@ -130,7 +130,7 @@ class _Pass:
     def _place(self, asked: Next, types: Sequence[str]) -> bool:
         """Give it slots on the fullest nodes that have enough open, on all that it asks for or on none."""
         shape = asked.group.shape
-        found = self._room.find(shape, self._rights.fitting(asked).on(types))
+        found = self._room.find(shape, self._rights.fitting[asked.group].on(types))
         if found is None:
             return False
         parts = tuple(Part(node_id, self._room.take(node_id, shape.devices)) for node_id in found.node_ids)
@@ -142,7 +142,7 @@ class _Pass:
         """Have its team's own quota handed back, on as many nodes of a type as it asks for."""
         team, shape = asked.group.team, asked.group.shape
         for type in owed:
-            found = self._reclaiming.reclaim(shape, type, self._rights.fitting(asked).classes[type])
+            found = self._reclaiming.reclaim(shape, type, self._rights.fitting[asked.group].classes[type])
             if found is None:
                 continue
             self._rights.promise(asked, type)
@@ -156,7 +156,7 @@ class _Pass:
     def _keep_room(self, asked: Next, types: Sequence[str]) -> None:
         """Keep nodes for the first job that finds no room on a type, where there will be room soonest."""
         shape = asked.group.shape
-        able = self._rights.fitting(asked).on(type for type in types if type not in self._heads)
+        able = self._rights.fitting[asked.group].on(type for type in types if type not in self._heads)
         found = self._room.soonest(shape, able)
         if found is not None:
             n_free = sum(self._room.keep(node_id, shape.devices) for node_id in found.node_ids)

@@ -60,14 +60,14 @@ class _Served:
         """Within its team's nominal quota. False: it would not be."""
         owed = those(Claim.GUARANTEED, self._rights.claims(asked))
         if not owed:
-            self._not_owed.add(self._rights.fitting(asked))
+            self._not_owed.add(self._rights.fitting[asked.group])
             return False
         self._rights.take(asked, owed[0])
         self.jobs.append(InTurn(asked.job))
         return True
 
     def is_not_owed(self, asked: Next) -> bool:
-        return self._rights.fitting(asked) in self._not_owed
+        return self._rights.fitting[asked.group] in self._not_owed
 
     def serve(self, asked: Next) -> bool:
         """Beyond it; a job that could run nowhere, or is barred, takes nothing from its team."""

@@ -8,7 +8,7 @@ and may borrow all that is idle: where no team has a row, that is the whole clus
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -66,17 +66,17 @@ class Books:
         self, nodes: Iterable[Node], running: Iterable[Running], teams: Mapping[str, TeamShare]
     ) -> None:
         self._teams = teams
-        self.used: Counter[tuple[str, str]] = Counter()
+        self.used: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._taking_back: set[tuple[str, str]] = set()
         for job in running:
             self.used[job.team, job.accelerator] += job.slots
-        self._free: Counter[str] = Counter()
-        self._size: Counter[str] = Counter()
+        self._free: defaultdict[str, int] = defaultdict(int)
+        self._size: defaultdict[str, int] = defaultdict(int)
         for node in nodes:
             self._free[node.accelerator] += len(node.free_slots)
             self._size[node.accelerator] += node.n_slots
-        self._unlent: Counter[str] = Counter()
-        self._idle_unlent: Counter[str] = Counter()
+        self._unlent: defaultdict[str, int] = defaultdict(int)
+        self._idle_unlent: defaultdict[str, int] = defaultdict(int)
         for team, share in teams.items():
             for accelerator, quota in share.quotas.items():
                 self._unlent[accelerator] += quota.unlent

@@ -20,10 +20,11 @@ ends with what is held within quotas.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from itertools import chain
 from typing import NamedTuple
 
 from shared.domain.cluster import Running
@@ -52,7 +53,7 @@ class _Lent(NamedTuple):
 
 def borrowed(running: Iterable[Running], books: Books) -> list[Running]:
     """The jobs that reach beyond their team's nominal quota, oldest first. Those that leave are left out."""
-    held: Counter[tuple[str, str]] = Counter()
+    held: defaultdict[tuple[str, str], int] = defaultdict(int)
     beyond = []
     for job in sorted(running, key=lambda one: (one.started_at, one.id)):
         if job.is_leaving:
@@ -68,10 +69,9 @@ class Reclaiming:
 
     def __init__(self, running: Sequence[Running], books: Books, room: Room) -> None:
         self._room = room
-        self._leaving: Counter[str] = Counter()
-        for job in running:
-            if job.is_leaving:
-                self._leaving.update(dict(job.held))
+        self._leaving: defaultdict[str, int] = defaultdict(int)
+        for node_id, slots in chain.from_iterable(job.held for job in running if job.is_leaving):
+            self._leaving[node_id] += slots
         self._borrowed: defaultdict[str, dict[str, Running]] = defaultdict(dict)
         self._lent: defaultdict[str, dict[str, _Lent]] = defaultdict(dict)
         for job in borrowed(running, books):

@@ -5,7 +5,7 @@ Both walks of turns ask it: the one that places jobs and the one that only tells
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -46,24 +46,18 @@ class Rights:
         self.books = Books(nodes, running, teams)
         self.room = Room(nodes, running)
         self._standings = Standings(nodes, self.books, past)
-        self._of_group: dict[Group, Fitting] = {}
+        self.fitting = _Fittings(self._look)
+        """Where a group's jobs could run, if the nodes were empty."""
         self._alike: dict[tuple[object, ...], Fitting] = {}
-
-    def fitting(self, asked: Next) -> Fitting:
-        """Where it could run, if the nodes were empty."""
-        found = self._of_group.get(asked.group)
-        if found is None:
-            found = self._of_group[asked.group] = self._look(asked)
-        return found
 
     def claims(self, asked: Next) -> dict[str, Claim]:
         """By what right its team could take so many slots of each type that it may run on."""
         team, slots = asked.group.team, asked.group.shape.slots
-        return {type: self.books.claim(team, type, slots) for type in self.fitting(asked).classes}
+        return {type: self.books.claim(team, type, slots) for type in self.fitting[asked.group].classes}
 
     def turn(self, head: Next) -> Turn:
         """When a team's next job has its turn."""
-        return turn_of(head, self._standings, tuple(self.fitting(head).classes))
+        return turn_of(head, self._standings, tuple(self.fitting[head.group].classes))
 
     def take(self, asked: Next, accelerator: str) -> None:
         """Its team has taken its slots, all of this type."""
@@ -75,8 +69,8 @@ class Rights:
         self.books.promise(asked.group.team, accelerator, asked.group.shape.slots)
         self._standings.forget(asked.group.team)
 
-    def _look(self, asked: Next) -> Fitting:
-        team, shape = asked.group.team, asked.group.shape
+    def _look(self, group: Group) -> Fitting:
+        team, shape = group.team, group.shape
         everywhere = self.room.able(shape)
         if not everywhere:
             n_able, small = self.room.most_able(shape), self.room.too_small(shape)
@@ -87,6 +81,18 @@ class Rights:
             return Fitting({}, words.not_allowed(shape, allowed or ()))
         classes = chain.from_iterable(able.values())
         return self._alike.setdefault((team, shape.devices, shape.nodes, *classes), Fitting(able))
+
+
+class _Fittings(dict[Group, Fitting]):
+    """Each is looked up when it is first asked for; it is asked for some times a job."""
+
+    def __init__(self, look: Callable[[Group], Fitting]) -> None:
+        super().__init__()
+        self._look = look
+
+    def __missing__(self, group: Group) -> Fitting:
+        found = self[group] = self._look(group)
+        return found
 
 
 def those(claim: Claim, claims: Mapping[str, Claim]) -> list[str]:

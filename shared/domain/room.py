@@ -30,7 +30,7 @@ class Shape(NamedTuple):
     @classmethod
     def of(cls, job: Waiting, sizes: Sequence[int] = ()) -> Shape:
         """`sizes`: the `memory_sizes` of the nodes, so that jobs which differ by some bytes are alike."""
-        memory_bytes = None if job.memory_bytes is None else _rounded_up(job.memory_bytes, sizes)
+        memory_bytes = _rounded_up(job.memory_bytes, sizes)
         return cls(job.devices_per_node, job.accelerator, job.registered_model, job.nodes, memory_bytes)
 
     @property
@@ -44,8 +44,13 @@ def memory_sizes(nodes: Iterable[Node]) -> list[int]:
     return sorted({node.memory_bytes for node in nodes if node.memory_bytes is not None})
 
 
-def _rounded_up(memory_bytes: int, sizes: Sequence[int]) -> int:
-    """To a whole GiB, but not beyond the next of `sizes`: what held it before holds it still."""
+def _rounded_up(memory_bytes: int | None, sizes: Sequence[int]) -> int | None:
+    """To a whole GiB, but not beyond the next of `sizes`: what held it before holds it still.
+
+    None where all of them hold it, as if it were not known: most jobs are alike then.
+    """
+    if memory_bytes is None or not sizes or memory_bytes <= sizes[0]:
+        return None
     whole = -(-memory_bytes // _GIB) * _GIB
     at = bisect_left(sizes, memory_bytes)
     return min(whole, sizes[at]) if at < len(sizes) else whole

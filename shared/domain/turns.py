@@ -6,6 +6,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
+from operator import attrgetter
 from typing import NamedTuple
 
 from shared.domain.cluster import Node, Waiting
@@ -39,7 +40,7 @@ def lines_of(queue: Sequence[Waiting], nodes: Sequence[Node]) -> Lines:
     lines: Lines = defaultdict(deque)
     groups: dict[tuple[str, Shape], Group] = {}
     sizes = memory_sizes(nodes)
-    for job in sorted(queue, key=lambda waiting: waiting.order):
+    for job in sorted(queue, key=attrgetter("order")):
         key = (job.team, Shape.of(job, sizes))
         group = groups.get(key)
         if group is None:

@@ -100,8 +100,14 @@ def test_a_job_that_fits_nowhere_has_its_place_in_the_queue() -> None:
 def test_jobs_that_differ_by_some_bytes_are_alike() -> None:
     sizes = memory_sizes([node("a", 40), node("b", 80), node("c", None), node("d", 40)])
     assert sizes == [40 * GIB, 80 * GIB]
-    shapes = {Shape.of(job(str(n), 20 + n / 1000), sizes) for n in range(1, 900)}
-    assert {shape.memory_bytes for shape in shapes} == {21 * GIB}
+    shapes = {Shape.of(job(str(n), 50 + n / 1000), sizes) for n in range(1, 900)}
+    assert {shape.memory_bytes for shape in shapes} == {51 * GIB}
+
+
+def test_jobs_that_every_node_holds_are_alike() -> None:
+    sizes = memory_sizes([node("a", 40), node("b", 80)])
+    assert [Shape.of(job("1", gib), sizes).memory_bytes for gib in (1, 40)] == [None, None]
+    assert Shape.of(job("1", 40.001), sizes).memory_bytes == 41 * GIB
 
 
 @given(st.integers(0, 100 * GIB), st.lists(st.integers(1, 100 * GIB), max_size=6))
@@ -109,8 +115,7 @@ def test_rounding_changes_nothing_of_where_a_job_fits(needed: int, sizes: list[i
     nodes = [Node(str(n), A100, 1, (0,), memory_bytes=size) for n, size in enumerate(sizes)]
     exact = Waiting("1", (0, 0.0, "1"), 1, "any", memory_bytes=needed)
     rounded = Shape.of(exact, memory_sizes(nodes)).memory_bytes
-    assert rounded is not None
-    assert rounded >= needed
+    assert rounded is None or rounded >= needed
     alike = Waiting("1", (0, 0.0, "1"), 1, "any", memory_bytes=rounded)
     for one in nodes:
         assert could_ever_run(exact, one) == could_ever_run(alike, one)

@@ -17,18 +17,18 @@ def ends_the_others(attempt: Attempt, allocations: Sequence[Allocation]) -> bool
     Ranks that were asked to stop leave together: a node that has left first must not cut off the one that
     still writes their checkpoint. Where no rank has run yet, nobody writes one.
     """
-    cause = cause_of(allocations)
-    if cause is None:
+    if cause_of(allocations) is None:
         return False
-    return cause.outcome is not Outcome.STOPPED or attempt.state is AttemptState.OFFERED
+    has_left = any(one.outcome is Outcome.STOPPED for one in allocations)
+    return not has_left or attempt.state is AttemptState.OFFERED
 
 
 def cause_of(allocations: Sequence[Allocation]) -> Allocation | None:
     """The allocation that tells how the attempt ended; None if it is a success.
 
     Node rank 0 holds the result, and the checkpoint of a stop: once it has them, what becomes of its peers
-    changes nothing. Otherwise the earliest failure counts, and a peer that only waited for another is never
-    the earliest.
+    changes nothing. Otherwise the earliest failure counts. A peer that left as asked comes behind those, as
+    it says nothing of the checkpoint, and one that only waited for another behind all.
     """
     if allocations[0].outcome is Outcome.SUCCEEDED:
         return None
@@ -38,10 +38,21 @@ def cause_of(allocations: Sequence[Allocation]) -> Allocation | None:
     return min(failures, key=_when, default=None)
 
 
-def _when(allocation: Allocation) -> tuple[bool, float]:
+def node_of(cause: Allocation, allocations: Sequence[Allocation]) -> str:
+    """The node of the rank that the cause is about, else its own.
+
+    What the ranks have found together, such as a loss that is not finite, each of them tells of.
+    """
+    rank = (cause.error or {}).get("rank")
+    node_rank = cause.node_rank if rank is None else rank // len(cause.slots)
+    return next((one.node_id for one in allocations if one.node_rank == node_rank), cause.node_id)
+
+
+def _when(allocation: Allocation) -> tuple[bool, bool, float]:
     error = allocation.error or {}
+    has_left = allocation.outcome is Outcome.STOPPED and not error
     ended_at = allocation.ended_at.timestamp() if allocation.ended_at else math.inf
-    return _only_waited(error), float(error.get("time", ended_at))
+    return _only_waited(error), has_left, float(error.get("time", ended_at))
 
 
 def _only_waited(error: Mapping[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, func, select, update
+from sqlalchemy import ColumnElement, Select, exists, func, select, update
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
@@ -24,7 +24,7 @@ from shared.db.history import record
 from shared.db.kept_work import keep_up_to
 from shared.db.models import Attempt, Checkpoint, Job
 from shared.db.storable import storable
-from shared.domain.events import UNUSABLE_CHECKPOINT, CheckpointManifest
+from shared.domain.events import CHECKPOINT_MISMATCH, UNUSABLE_CHECKPOINT, CheckpointManifest
 from shared.domain.retention import KEPT_UNLESS_TOLD, superfluous
 from shared.ids import new_id
 
@@ -115,12 +115,24 @@ def leave_out(session: Session, *, token: UUID, checkpoint_id: str, why: str, ac
 def leave_out_taken_up(session: Session, job: Job, attempt: Attempt, actor: str) -> bool:
     """Whether `attempt` ended because of the checkpoint that it went on from, which is left out from now on.
 
-    Each such end leaves one checkpoint less, so a job cannot come back for ever.
+    Each such end leaves one checkpoint less, so a job cannot come back for ever. Where the nodes of a gang
+    went on from two, as the first had to leave out a newer one, it is that one which is left out.
     """
     error = attempt.error or {}
-    if error.get("code") not in UNUSABLE_CHECKPOINT or attempt.resume_from is None:
+    if error.get("code") not in UNUSABLE_CHECKPOINT:
+        return False
+    if attempt.nodes > 1 and error["code"] == CHECKPOINT_MISMATCH and _has_left_one_out(session, attempt):
+        return True
+    if attempt.resume_from is None:
         return False
     return _mark_damaged(session, job, attempt.resume_from, str(error["message"]), actor)
+
+
+def _has_left_one_out(session: Session, attempt: Attempt) -> bool:
+    of_its_time = exists().where(
+        Checkpoint.job_id == attempt.job_id, Checkpoint.damaged_at >= attempt.created_at
+    )
+    return bool(session.scalar(select(of_its_time)))
 
 
 def _mark_damaged(session: Session, job: Job, checkpoint_id: str, why: str, actor: str) -> bool:

@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from shared.db.artifact_rows import StoredArtifact, store_artifacts
-from shared.db.causes import cause_of, ends_the_others
+from shared.db.causes import cause_of, ends_the_others, node_of
 from shared.db.checkpoints import leave_out_taken_up
 from shared.db.fence import lock_attempt
 from shared.db.history import move
@@ -139,7 +139,7 @@ def settle(
     cause = cause_of(allocations)
     transition(attempt, AttemptState.ENDED)
     attempt.outcome = (cause.outcome if cause else None) or Outcome.SUCCEEDED
-    where = {"attempt": attempt.number, "node": cause.node_id} if cause else {}
+    where = {"attempt": attempt.number, "node": node_of(cause, allocations)} if cause else {}
     attempt.error = {**cause.error, **where} if cause and cause.error else None
     attempt.ended_at = func.clock_timestamp()
     if leave_out_taken_up(session, job, attempt, actor):

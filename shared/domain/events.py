@@ -40,7 +40,8 @@ CHECKPOINT_FOLDER = "checkpoints"
 MANIFEST_FILE = "manifest.json"
 
 # The codes with which a trainer refuses the checkpoint that it was to go on from: an earlier one may do.
-UNUSABLE_CHECKPOINT = frozenset({"damaged_checkpoint", "checkpoint_mismatch"})
+CHECKPOINT_MISMATCH = "checkpoint_mismatch"
+UNUSABLE_CHECKPOINT = frozenset({"damaged_checkpoint", CHECKPOINT_MISMATCH})
 
 
 Metrics = Annotated[

@@ -108,6 +108,8 @@ class Tables:
         has_result = attempt.state is AttemptState.ENDED and allocations[0].outcome is Outcome.SUCCEEDED
         if has_result and attempt.outcome is not Outcome.SUCCEEDED:
             yield f"{attempt.id} ended as {attempt.outcome}, and its result was there"
+        if attempt.outcome is Outcome.STOPPED and allocations[0].error and not attempt.error:
+            yield f"{attempt.id} ended in order, and of its first node it is said: {allocations[0].error}"
         for one in allocations:
             if (one.state is AllocationState.CLAIMED) != (one.lease_expires_at is not None):
                 yield f"{one.id} is {one.state} with a lease until {one.lease_expires_at}"

@@ -53,7 +53,7 @@ from shared.settings import Settings
 
 NODES = ("node-0", "node-1", "node-2")
 SLOTS = 3
-OFFER_S, GANG_S = 15.0, 30.0
+OFFER_S, GANG_S, HOLD_AFTER_S = 15.0, 30.0, 40.0
 Any_ = TypeVar("Any_")
 # Which one of those there are: the same draw means the same one again, however many there are.
 which = st.integers(min_value=0, max_value=10**6)
@@ -166,6 +166,25 @@ class Protocol(RuleBasedStateMachine):
         assert self.world.allocation(held.id).state is AllocationState.EXPIRED
 
     @rule(number=which)
+    def fall_silent(self, number: int) -> None:
+        """A node renews nothing until its ranks are held: if it has a gang, that is told to leave."""
+        silent = pick(self.claimed(), number)
+        if silent is None:
+            return
+        with transaction(self.world.engine) as session:
+            soon = text(f"clock_timestamp() + interval '{LEASE_S - HOLD_AFTER_S - 1} s'")
+            session.execute(
+                update(Allocation).where(Allocation.id == silent.id).values(lease_expires_at=soon)
+            )
+        before = self.attempt(silent)
+        terms = {"unrenewed_s": HOLD_AFTER_S, "lease_s": LEASE_S}
+        for token in run_step(self.world.engine, reconcile.held_gangs, **terms):
+            assert run_step(self.world.engine, reconcile.end_held_gang, token, **terms)
+            assert not run_step(self.world.engine, reconcile.end_held_gang, token, **terms)
+        assert before.nodes > 1 or self.attempt(silent).state is before.state
+        assert self.world.allocation(silent.id).state is AllocationState.CLAIMED
+
+    @rule(number=which)
     def lose_a_node(self, number: int) -> None:
         with transaction(self.world.engine) as session:
             long_ago = text("clock_timestamp() - interval '1 hour'")
@@ -251,19 +270,20 @@ class Protocol(RuleBasedStateMachine):
         assert written == (writer.state is AllocationState.CLAIMED)
 
     @precondition(lambda self: self.claims)
-    @rule(number=which, outcome=outcomes, clean=st.booleans())
-    def finish(self, number: int, outcome: Outcome, clean: bool) -> None:
+    @rule(number=which, outcome=outcomes, in_order=st.booleans(), clean=st.booleans())
+    def finish(self, number: int, outcome: Outcome, in_order: bool, clean: bool) -> None:
         """A worker tells how its share ended, be its lease lost long ago; it may tell it twice."""
         _, _, claimed = self.some_claim(number)
         before = self.world.allocation(claimed.allocation_id)
         if outcome is Outcome.SUCCEEDED and not self.has_run(claimed):
             outcome = Outcome.LOST  # nobody launches before all nodes have claimed
+        leaves_in_order = outcome is Outcome.STOPPED and in_order
         error = ErrorReport(code="test", message=f"ended as {outcome}", time=time.time())
         for _ in range(2):
             accepted = self.world.finish(
                 claimed,
                 outcome,
-                error=None if outcome in (Outcome.SUCCEEDED, Outcome.STOPPED) else error,
+                error=None if outcome is Outcome.SUCCEEDED or leaves_in_order else error,
                 result={"of": claimed.attempt_id},
                 clean=clean,
             )
@@ -385,6 +405,10 @@ class Protocol(RuleBasedStateMachine):
     def claimed(self) -> list[Allocation]:
         held = Allocation.state == AllocationState.CLAIMED
         return self._rows(Allocation, held, order=Allocation.id)
+
+    def attempt(self, share: Allocation) -> Attempt:
+        with transaction(self.world.engine) as session:
+            return session.get_one(Attempt, share.attempt_id)
 
     def has_run(self, claimed: Claim) -> bool:
         with transaction(self.world.engine) as session:

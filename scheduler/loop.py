@@ -25,6 +25,7 @@ from scheduler.reconciling import (
     vacate_drained_nodes,
 )
 from scheduler.steady import SteadyView
+from shared.db import clock
 from shared.db.past_usage import PastUsage
 from shared.db.placement import Offer
 from shared.db.steps import run_step
@@ -71,18 +72,19 @@ class Scheduler:
         vacate_drained_nodes(self._engine)
         if self._may_offer():
             self._publish(run_step(self._engine, place_jobs, self._settings, self._past))
-        self._view.seen(time.monotonic())
+        now = run_step(self._engine, clock.now).timestamp()
+        self._view.seen(now)
         if time.monotonic() >= self._reconcile_at:
-            self._reconcile()
+            self._reconcile(now)
             self._reconcile_at = time.monotonic() + self._settings.scaled(self._settings.reconcile_s)
 
-    def _reconcile(self) -> None:
+    def _reconcile(self, now: float) -> None:
         if self._may_offer():
             self._publish(answer_silence(self._engine, self._settings))
         forget_old_keys(self._engine, self._settings)
         forget_old_entries(self._engine, self._settings)
         delete_what_is_due(self._engine)
-        if self._view.is_steady(time.monotonic()):
+        if self._view.is_steady(now):
             expire_the_lost(self._engine, self._settings)
 
     def _may_offer(self) -> bool:

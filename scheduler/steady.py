@@ -4,10 +4,10 @@ from __future__ import annotations
 
 
 class SteadyView:
-    """Counts how long the database was seen without a gap. Times are of a monotonic clock, in seconds.
+    """Counts how long the database was seen without a gap. Times are seconds of its own clock, as leases are.
 
     After an outage every lease looks overdue, although the workers only could not renew: whoever expires
-    leases must first have watched for a whole one.
+    leases must first have watched for a whole one. So it is when that clock leaps, as after a host has slept.
     """
 
     def __init__(self, *, needed_s: float, largest_gap_s: float) -> None:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread
 
@@ -22,7 +23,7 @@ from waiting import eventually
 
 from scheduler.loop import Scheduler
 from scheduler.placing import place_jobs
-from shared.db import leases, nodes, reconcile
+from shared.db import clock, leases, nodes, reconcile
 from shared.db.engine import make_engine, transaction
 from shared.db.history import lock_job
 from shared.db.models import Allocation, Attempt, NodeRow
@@ -416,6 +417,30 @@ def test_it_runs_through_an_outage_and_then_expires_after_a_whole_lease(
         stop.set()
         thread.join(10)
     assert not thread.is_alive()
+
+
+def test_when_the_databases_clock_leaps_nobody_was_silent(
+    world: World, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a host that slept: every lease is overdue at once, before its worker could renew."""
+    shown = datetime(2026, 1, 1, tzinfo=UTC)
+    monkeypatch.setattr(clock, "now", lambda session: shown)
+    steps = scheduler(world, settings.model_copy(update={"reconcile_s": 0.0}))
+    claimed = world.running()
+
+    def watch(seconds: int) -> int:
+        nonlocal shown
+        for _ in range(0, seconds, 10):
+            shown += timedelta(seconds=10)
+            steps.step()
+        return world.read(claimed.job_id).attempts_used
+
+    assert watch(70) == 0
+    shown += timedelta(hours=1)
+    with transaction(world.engine) as session:
+        session.execute(update(Allocation).values(lease_expires_at=clock.seconds_ago(3500)))
+    assert watch(60) == 0
+    assert watch(10) == 1, "whoever has not renewed a whole lease later was silent"
 
 
 def rename(world: World, old: str, new: str) -> None:

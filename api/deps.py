@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from asyncio import Semaphore
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, get_origin
 
 from fastapi import Depends, Request
 from fastapi.dependencies.models import Dependant
@@ -46,6 +48,8 @@ class Parts:
     metrics: ApiMetrics
     plans: PlanCache
     turns: Turns
+    uploads: Semaphore
+    """Lets in as many uploads as are checked and stored at once."""
     head_revision: str
 
 
@@ -147,22 +151,29 @@ async def scope(session: SessionDep, caller: CallerDep, kind: KindDep) -> Scope:
 ScopeDep = Annotated[Scope, Depends(scope, scope="function")]
 
 
-def _query_names(dependant: Dependant) -> Iterator[str]:
-    """The query parameters of a route, or of a dependency, and of what it depends on in turn."""
-    yield from (field.alias for field in dependant.query_params)
+def _query_names(dependant: Dependant) -> Iterator[tuple[str, bool]]:
+    """The query parameters of a route or a dependency, with what it depends on; True: a list of values."""
+    for field in dependant.query_params:
+        yield field.alias, get_origin(field.field_info.annotation) is list
     for deeper in dependant.dependencies:
         yield from _query_names(deeper)
 
 
-async def refuse_unknown_query(request: Request) -> None:
-    """A query parameter that no one reads is an error, not silence."""
+async def refuse_ignored_query(request: Request) -> None:
+    """A query parameter that no one reads is an error, not silence; so is one that is given twice."""
     route = request.scope["route"]
-    known = set(_query_names(route.dependant))
+    known = dict(_query_names(route.dependant))
     deep = {parameter["name"] for parameter in (route.openapi_extra or {}).get("parameters", ())}
-    for name in request.query_params:
+    for name, n_given in Counter(name for name, _ in request.query_params.multi_items()).items():
         start, bracket, _ = name.partition("[")
         if name not in known and not (start in deep and bracket and name.endswith("]")):
             hint = f"known here: {', '.join(sorted(known))}" if known else "there are none here"
             raise Invalid(
                 f"{name!r} is no parameter of this route; {hint}", param=name, code="unknown_parameter"
+            )
+        if n_given > 1 and not known.get(name):
+            raise Invalid(
+                f"{name!r} is given {n_given} times, and only one of them would count; give it once",
+                param=name,
+                code="repeated_parameter",
             )

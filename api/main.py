@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import Semaphore
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +12,8 @@ from fastapi import Depends, FastAPI
 
 from api import docs, errors
 from api.audit_trail import AuditTrail
-from api.deps import Parts, refuse_unknown_query
+from api.bodies import refuse_ignored_body
+from api.deps import Parts, refuse_ignored_query
 from api.errors import documented
 from api.feed import EventFeed
 from api.idempotency import refuse_useless_key
@@ -42,6 +44,8 @@ from shared.artifacts import StoreOptions, open_store
 from shared.db.engine import for_single_reads, make_engine
 from shared.settings import Settings
 
+# Each may take a gigabyte of memory to be looked into.
+_UPLOADS_AT_ONCE = 4
 _MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 
 
@@ -52,7 +56,11 @@ def create_app(settings: Settings) -> FastAPI:
         title="Thaw",
         summary="Fine-tuning of PyTorch vision models: say what stays frozen, and have it proved.",
         lifespan=_lifespan,
-        dependencies=[Depends(refuse_unknown_query), Depends(refuse_useless_key)],
+        dependencies=[
+            Depends(refuse_ignored_query),
+            Depends(refuse_ignored_body),
+            Depends(refuse_useless_key),
+        ],
         responses=documented(400, 401, 422, 503),
         docs_url=None,  # FastAPI's own pages fetch their script from elsewhere
         redoc_url=None,
@@ -89,6 +97,7 @@ def _make_parts(settings: Settings) -> Parts:
         metrics=ApiMetrics(),
         plans=PlanCache(),
         turns=Turns(settings),
+        uploads=Semaphore(_UPLOADS_AT_ONCE),
         head_revision=head,
     )
 

@@ -51,18 +51,23 @@ async def upload(request: Request, caller: WriterDep, parts: PartsDep) -> FileOb
     safetensors file. It is checked before it counts.
     """
     # The form is read here, not by the framework, so that only a known caller can send gigabytes.
-    async with request.form(max_files=1, max_fields=4) as form:
+    form = await _form(request)
+    try:
         file, purpose = _fields(form)
-        row = await run_in_threadpool(
-            store_upload,
-            parts.engine,
-            parts.store,
-            parts.settings,
-            caller.team_id,
-            file=file.file,
-            filename=file.filename or "",
-            purpose=purpose,
-        )
+        # Gigabytes take minutes: without turns of their own, uploads would take the threads of all routes.
+        async with parts.uploads:
+            row = await run_in_threadpool(
+                store_upload,
+                parts.engine,
+                parts.store,
+                parts.settings,
+                caller.team_id,
+                file=file.file,
+                filename=file.filename or "",
+                purpose=purpose,
+            )
+    finally:
+        await form.close()
     return file_view(row)
 
 
@@ -98,6 +103,22 @@ def content(file_id: str, request: Request, caller: CallerDep, scope: ScopeDep, 
     return download(parts.store, file.storage_key, file.bytes, file.filename, request.headers.get("range"))
 
 
+async def _form(request: Request) -> FormData:
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise Invalid(
+            "send a form of Content-Type multipart/form-data: 'file', with a file name, and 'purpose'",
+            param="file",
+        )
+    try:
+        return await request.form(max_files=1, max_fields=4)
+    except UnicodeError as error:
+        raise Invalid(
+            f"the form's texts cannot be read in the charset that its Content-Type names ({error}); "
+            "leave that out, they are UTF-8",
+            param="Content-Type",
+        ) from error
+
+
 def _fields(form: FormData) -> tuple[UploadFile, str]:
     unknown = sorted(set(form) - _FIELDS)
     if unknown:
@@ -106,6 +127,13 @@ def _fields(form: FormData) -> tuple[UploadFile, str]:
             param=unknown[0],
             code="unknown_field",
         )
+    for name in form:
+        if len(given := form.getlist(name)) > 1:
+            raise Invalid(
+                f"{name!r} is given {len(given)} times, and only one of them would count; give it once",
+                param=name,
+                code="repeated_field",
+            )
     file, purpose = form.get("file"), form.get("purpose")
     if not isinstance(file, UploadFile):
         raise Invalid("send the file as the form's field 'file', with a file name", param="file")

@@ -6,6 +6,7 @@ import argparse
 
 import uvicorn
 
+from api.connections import BoundedHttp
 from api.main import create_app
 from api.warming import warm_up
 from shared.logs import configure
@@ -28,6 +29,8 @@ def main() -> None:
         app,
         host=arguments.host,
         port=arguments.port,
+        http=BoundedHttp,
+        ws="none",
         log_config=None,
         access_log=False,  # the middleware writes a line a request, with its id
         timeout_graceful_shutdown=_SHUTDOWN_S,

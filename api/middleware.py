@@ -1,7 +1,8 @@
-"""Around every request: its id, its line in the log, its count and duration, and a cap on its body."""
+"""Around every request: its id, its line in the log, its count and duration, and bounds of its body."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 import uuid
@@ -22,6 +23,8 @@ UPLOAD_PATH = "/v1/files"
 # A form is its file, its other fields, and the lines between them.
 _FORM_OVERHEAD_BYTES = 64 * 1024
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
+# From one piece of a body to the next.
+_BODY_GOES_ON_WITHIN_S = 60.0
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -60,7 +63,10 @@ class RequestContext:
 
 
 class BodyCap:
-    """Refuses a body that is too long: at once where its length is stated, else when it passes the cap."""
+    """Refuses a body that is too long: at once where its length is stated, else when it passes the cap.
+
+    And one that does not go on: it would wait for ever.
+    """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
@@ -75,12 +81,14 @@ class BodyCap:
         if stated.isdecimal() and int(stated) > cap:
             await refusal(413, _too_long(cap), code="too_large")(scope, receive, send)
             return
-        seen = 0
+        seen, goes_on = 0, True
 
         async def receive_capped() -> Message:
-            nonlocal seen
-            message = await receive()
+            nonlocal seen, goes_on
+            # Behind the body, who receives waits for the client to leave.
+            message = await (_soon(receive) if goes_on else receive())
             seen += len(message.get("body", b""))
+            goes_on = message.get("more_body", False)
             if seen > cap:
                 raise HTTPException(413, _too_long(cap))
             return message
@@ -91,6 +99,16 @@ class BodyCap:
         if scope["path"] == UPLOAD_PATH:
             return self._settings.max_upload_bytes + _FORM_OVERHEAD_BYTES
         return self._settings.max_body_bytes
+
+
+async def _soon(receive: Receive) -> Message:
+    try:
+        async with asyncio.timeout(_BODY_GOES_ON_WITHIN_S):
+            return await receive()
+    except TimeoutError:
+        raise HTTPException(
+            408, f"for {_BODY_GOES_ON_WITHIN_S:g} s nothing more of the request's body came"
+        ) from None
 
 
 def _too_long(cap: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
@@ -13,8 +14,11 @@ from pydantic import BaseModel
 from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from api.validation import explain
+from shared.domain.disk_full import is_disk_full
 from shared.domain.errors import (
     Conflict,
     Forbidden,
@@ -29,6 +33,8 @@ from shared.domain.errors import (
 log = structlog.get_logger(__name__)
 
 RETRY_AFTER_S = 5
+_SHOWN_OF_EACH_END = 2_000
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 class ErrorBody(BaseModel):
@@ -75,20 +81,27 @@ def install(app: FastAPI) -> None:
     for kind in _AWAY:
         app.add_exception_handler(kind, _database_away)
     app.add_exception_handler(DBAPIError, _database_refused)
+    app.add_exception_handler(ClientDisconnect, _cut_off)
+    app.add_exception_handler(OSError, _of_the_machine)
     app.add_exception_handler(Exception, _unexpected)
 
 
 def refusal(status: int, message: str, param: str | None = None, code: str | None = None) -> JSONResponse:
     """The envelope with its status."""
     known = HTTPStatus(status)
-    message, param = _encodable(message), _encodable(param) if param is not None else None
+    message, param = _presentable(message), _presentable(param) if param is not None else None
     kind = _TYPES.get(known) or ("server_error" if status >= 500 else "invalid_request_error")
     body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
     return JSONResponse(body, status, _HEADERS.get(known))
 
 
-def _encodable(text: str) -> str:
-    r"""The text as UTF-8 can carry it: JSON may bring half a character, as \ud800, into a message."""
+def _presentable(text: str) -> str:
+    r"""The text as UTF-8 can carry it: JSON may bring half a character, as \ud800, into a message.
+
+    One that repeats a megabyte of the request loses its middle.
+    """
+    if len(text) > 2 * _SHOWN_OF_EACH_END:
+        text = f"{text[:_SHOWN_OF_EACH_END]} ... {text[-_SHOWN_OF_EACH_END:]}"
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -118,7 +131,17 @@ def _of_the_framework(request: Request, error: Exception) -> JSONResponse:
     }.get(status, str(error.detail))
     response = refusal(status, message, code=status.phrase.lower().replace(" ", "_"))
     response.headers.update(error.headers or {})
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        response.headers["Allow"] = ", ".join(_allowed(request))
     return response
+
+
+def _allowed(request: Request) -> Iterator[str]:
+    """The methods of every route at the address; the framework knows those of the first one."""
+    for method in _METHODS:
+        scope = {**request.scope, "method": method}
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
+            yield method
 
 
 def _database_away(request: Request, error: Exception) -> JSONResponse:
@@ -141,6 +164,22 @@ def _database_refused(request: Request, error: Exception) -> JSONResponse:
             code="invalid_value",
         )
     return _unexpected(request, error)
+
+
+def _cut_off(request: Request, error: Exception) -> JSONResponse:
+    """For the metrics, the log and the audit log: nobody is there any more to read it."""
+    return refusal(HTTPStatus.BAD_REQUEST, "the request ended before its body did", code="incomplete_body")
+
+
+def _of_the_machine(request: Request, error: Exception) -> JSONResponse:
+    if not is_disk_full(error):
+        return _unexpected(request, error)
+    log.error("no room for what was sent", path=request.url.path, error=str(error))
+    return refusal(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "the server has no room just now for what was sent; its operator gives TMPDIR of the API more",
+        code="disk_full",
+    )
 
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:

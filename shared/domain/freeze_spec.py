@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from reprlib import repr as shortened
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -119,7 +120,7 @@ class FreezeSpec(BaseModel):
     @classmethod
     def _auto_or_a_truth(cls, value: Any) -> Any:
         if value != "auto" and not isinstance(value, bool):
-            raise ValueError(f'it is "auto", true or false, not {value!r}')
+            raise ValueError(f'it is "auto", true or false, not {shortened(value)}')
         return value
 
     @model_validator(mode="after")

@@ -68,7 +68,9 @@ def window(start: int | None, end: int | None, groups: Sequence[Group], now: dat
     begin = _midnight(until) - timedelta(days=DEFAULT_DAYS - 1)
     since = begin if start is None else datetime.fromtimestamp(start, UTC)
     if since >= until:
-        raise Invalid(f"must be before the end, {int(until.timestamp())}", param="start")
+        raise Invalid(
+            f"must be before the end, {int(until.timestamp())} ({until:%Y-%m-%d %H:%M:%S} UTC)", param="start"
+        )
     if Group.DAY in groups and until - since > timedelta(days=MOST_DAYS):
         raise Invalid(
             f"by day at most {MOST_DAYS} days are told; from here to the end there are "

@@ -42,7 +42,7 @@ from worker.launch_plan import launch_plan
 from worker.lease import Lease
 from worker.outcome import FENCED, ended_by, lost, settle
 from worker.passing_on import PassingOn
-from worker.patience import patiently
+from worker.patience import PATIENCE_S, patiently
 from worker.persist import until_answered
 from worker.records import Records
 from worker.result_files import RESULT_FILES, check_as_listed, listed_activations
@@ -129,7 +129,16 @@ class Attempt:
         )
         resuming: Resuming = self._records if self._writes else WritesNothing()
         device: Any = "cpu" if self._devices.accelerator == "cpu" else "cuda"
-        return patiently(lambda: inputs.fetch(self._folder, device, resuming), self._lease.check_stop)
+        return patiently(
+            lambda: inputs.fetch(self._folder, device, resuming),
+            self._lease.check_stop,
+            tell=self._tell_of_waiting,
+        )
+
+    def _tell_of_waiting(self, why: str) -> None:
+        if self._writes:
+            again = f"this is tried again for {PATIENCE_S / 60:g} minutes"
+            self._records.note("waits_for_inputs", f"{why}; {again}", {"patience_s": PATIENCE_S})
 
     def _load_work(self) -> Work:
         try:

@@ -203,7 +203,7 @@ def _tell(
         session,
         job,
         "checkpoint",
-        f"Checkpoint at step {manifest.step}, after {manifest.epoch} epochs.",
+        f"Checkpoint at step {manifest.step}, with {manifest.epoch} epoch{'s' * (manifest.epoch != 1)} done.",
         actor=actor,
         data={
             "checkpoint": id,

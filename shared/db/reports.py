@@ -24,6 +24,15 @@ from shared.domain.events import (
 )
 from shared.domain.shape import Shape
 
+_PHASES = {
+    "loading": "The run loads its network and its data.",
+    "preflight": "The network is tried on a batch.",
+    "probe": "A probe finds which parameters take part in the loss.",
+    "training": "The training begins.",
+    "extracting": "The extraction begins.",
+    "saving": "The result is written.",
+}
+
 
 def write_progress(
     session: Session, *, token: UUID, lines: Sequence[ProgressLine], actor: str, ran_s: float = 0.0
@@ -68,9 +77,7 @@ def _tell(session: Session, job: Job, line: ProgressLine, actor: str) -> None:
     """The event of a line that people should see in the job's history; most lines are none."""
     match line:
         case PhaseLine():
-            record(
-                session, job, "phase", f"The run is {line.phase}.", actor=actor, data={"phase": line.phase}
-            )
+            record(session, job, "phase", _PHASES[line.phase], actor=actor, data={"phase": line.phase})
         case NoteLine():
             note = _plain(line)
             data = {"code": note["code"], **note["data"]}

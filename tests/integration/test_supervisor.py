@@ -200,6 +200,24 @@ def test_an_archive_that_climbs_out_fails_the_job_and_says_why(house: House) -> 
     assert not list(house.settings.work_dir.rglob("evil.png"))
 
 
+def test_a_job_that_waits_for_its_published_weights_says_so_once(house: House) -> None:
+    nowhere = {"kind": "published", "name": "V1", "url": "https://127.0.0.1:1/x.pth", "file_name": "x.pth"}
+    job = house.job(weights={**nowhere, "sha256": "0" * 8})
+    supervisor = house.supervise(house.claim(job))
+
+    def told() -> list[str]:
+        notes = [event for event in house.world.events(job) if event.data.get("code") == "waits_for_inputs"]
+        return [event.message for event in notes]
+
+    eventually(told, within_s=END, what="it says what it waits for")
+    assert "https://127.0.0.1:1/x.pth" in told()[0]
+    assert "tried again for 10 minutes" in told()[0]
+    house.world.stop(job, StopReason.CANCEL)
+    assert supervisor.wait(END) == 0
+    assert house.world.read(job).state is JobState.CANCELLED
+    assert len(told()) == 1
+
+
 def test_an_error_of_the_trainer_fails_the_job_with_its_words(house: House) -> None:
     row = house.job(class_names=["zero", "one", *map(str, range(2, 10))])
     assert house.supervise(house.claim(row)).wait(END) == 0

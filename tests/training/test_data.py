@@ -177,3 +177,17 @@ def test_a_picture_of_floating_point_numbers_is_refused_not_clipped_to_black(tmp
     Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)).save(tmp_path / "f.tiff")
     with pytest.raises(Unreadable, match="floating-point"):
         decode((tmp_path / "f.tiff").read_bytes())
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "JPEG2000"])
+def test_a_picture_is_known_by_its_content(format: str) -> None:
+    packed = BytesIO()
+    Image.new("RGB", (20, 12), (200, 30, 30)).save(packed, format)
+    assert decode(packed.getvalue()).shape == (3, 12, 20)
+
+
+def test_a_picture_that_would_have_a_program_run_is_none() -> None:
+    packed = BytesIO()
+    Image.new("RGB", (20, 12), (200, 30, 30)).save(packed, "EPS")
+    with pytest.raises(Unreadable, match="no known picture format"):
+        decode(packed.getvalue())

@@ -14,6 +14,8 @@ from torch.nn.functional import interpolate
 
 # A picture beyond this is refused before its pixels are unpacked.
 MAX_PIXELS = 64_000_000
+# Whatever its name says: one of Pillow's other formats would run a program, Ghostscript, on the content.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "JPEG2000", "AVIF")
 
 Pixels = NDArray[np.uint8]
 
@@ -79,7 +81,7 @@ def _decode_jpeg(content: bytes) -> Pixels | None:
 
 def _decode_with_pillow(content: bytes) -> Pixels:
     try:
-        with Image.open(BytesIO(content)) as picture:
+        with Image.open(BytesIO(content), formats=FORMATS) as picture:
             check_size(*picture.size)
             return np.array(_eight_bit(picture).convert("RGB"))
     except Unreadable:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from devstack.binaries import BinaryNotFound
-from devstack.folder import FolderInUse
+from devstack.folder import FolderInUse, UnusableFolder
 from devstack.processes import PartFailed
 from devstack.up import BadOption, Options, up
 
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     try:
         up(_options(argv))
-    except (BadOption, FolderInUse) as error:
+    except (BadOption, FolderInUse, UnusableFolder) as error:
         sys.stderr.write(f"thaw up: {error}\n")
         return _USAGE
     except (PartFailed, BinaryNotFound, OSError, RuntimeError) as error:

@@ -14,6 +14,10 @@ class FolderInUse(RuntimeError):
     """Another stack runs on the folder."""
 
 
+class UnusableFolder(RuntimeError):
+    """A file is there, or nothing can be written."""
+
+
 @dataclass(frozen=True)
 class DataFolder:
     """The paths of a stack's folder."""
@@ -22,10 +26,16 @@ class DataFolder:
 
     @classmethod
     def prepare(cls, root: Path) -> DataFolder:
-        """Make the folder, closed to other users, where there is none yet. What exists keeps its mode."""
+        """Make the folder, closed to other users, where there is none yet. What exists keeps its mode.
+
+        Raises UnusableFolder where none can be made there.
+        """
         made = cls(root.absolute())
         for folder in (made.root, made.logs, made.store, made.nodes):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise UnusableFolder(f"--data-dir {root}: no folder can be made there ({error})") from error
         return made
 
     @property

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from thaw.errors import UsageError
 
 DEFAULT_PROFILE = "default"
@@ -108,4 +110,13 @@ def _checked_key(key: str) -> str:
 def _checked(url: str) -> str:
     if not url.startswith(("http://", "https://")):
         raise UsageError(f"the server address {url!r} must begin with http:// or https://")
-    return url.rstrip("/")
+    try:
+        found = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise UsageError(f"the server address {url!r} is none: {error}") from error
+    if not found.host:
+        raise UsageError(f"the server address {url!r} names no host, as in http://127.0.0.1:8000")
+    without_slash = url.rstrip("/")
+    if without_slash.endswith("/v1"):
+        raise UsageError(f"the server address {url!r} is without /v1, as {without_slash.removesuffix('/v1')}")
+    return without_slash

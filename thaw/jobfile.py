@@ -49,8 +49,10 @@ def load(path: Path, changes: Iterable[str] = ()) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is no text in UTF-8, and a job file is YAML: {error}") from error
     job = _read(text, str(path))
     if not isinstance(job, dict):
         raise UsageError(f"{path}: a job is a mapping of fields, such as `model: resnet18`")

@@ -26,7 +26,9 @@ def kind_of(job_id: str) -> Kind:
 
 
 def path_of(job_id: str) -> str:
-    """Where one job is."""
+    """Where one job is. Raises UsageError for an id that is empty, which would lead to all jobs."""
+    if not job_id:
+        raise UsageError("the job's id is empty; `thaw list` has the ids")
     return f"{kind_of(job_id).path}/{quote(job_id, safe='')}"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
-from thaw.errors import ServerRefused, ServerUnreachable
+from thaw.errors import ServerRefused, ServerUnreachable, UsageError
 from thaw.following import passes
 from thaw.transport import Transport
 
@@ -25,8 +25,11 @@ def submit_once(
 ) -> dict[str, Any]:
     """The answer to POST, asked for again for `patience_s` where it was lost, or the server was busy.
 
-    Raises ServerUnreachable, at once where nothing was reached the first time, and ServerRefused.
+    Raises ServerUnreachable, at once where nothing was reached the first time, ServerRefused, and UsageError
+    for a key that no header can hold.
     """
+    if not (key.isascii() and key.isprintable()):
+        raise UsageError(f"the Idempotency-Key {key!r} has characters other than printable ASCII")
     give_up_at, wait_s, may_have_acted = time.monotonic() + patience_s, _FIRST_WAIT_S, False
     while True:
         try:

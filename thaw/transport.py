@@ -77,14 +77,14 @@ class Transport:
             answer = response.json()
         except ValueError:
             answer = None
-        if not isinstance(answer, dict):
-            raise ServerRefused(
-                f"{self.url} answered {method} {path} with no JSON object: is it a Thaw server?",
-                param=None,
-                code=None,
-                status=response.status_code,
+        asked = f"{self.url} answered {method} {path}"
+        if response.has_redirect_location:
+            raise _of_another_server(
+                f"{asked} with the way to {response.headers['Location']}", response.status_code
             )
-        return answer
+        if not isinstance(answer, dict):
+            raise _of_another_server(f"{asked} with no JSON object", response.status_code)
+        return _Answer(answer, asked, response.status_code)
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
@@ -97,6 +97,22 @@ class Transport:
             ) from error
         except (httpx.InvalidURL, httpx.TooManyRedirects) as error:
             raise ServerUnreachable(f"{self.url} cannot be asked: {error}") from error
+
+
+class _Answer(dict[str, Any]):
+    """A JSON object that says so where it lacks a field that every Thaw server sends."""
+
+    def __init__(self, fields: Mapping[str, Any], asked: str, status: int) -> None:
+        super().__init__(fields)
+        self._asked = asked
+        self._status = status
+
+    def __missing__(self, name: str) -> Any:
+        raise _of_another_server(f"{self._asked} without {name!r}", self._status)
+
+
+def _of_another_server(what: str, status: int) -> ServerRefused:
+    return ServerRefused(f"{what}: is it a Thaw server?", param=None, code=None, status=status)
 
 
 def refusal(response: httpx.Response) -> ServerRefused:

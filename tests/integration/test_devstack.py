@@ -342,6 +342,15 @@ def test_a_folder_serves_one_stack_at_a_time(tmp_path: Path) -> None:
         assert mode_of(folder.root) == 0o700
 
 
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "stack").write_text("a file")
+    command = [sys.executable, "-m", "devstack", "--data-dir", str(tmp_path / "stack"), "--port", "0"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no folder can be made there" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -158,3 +158,105 @@ def test_a_profile_with_an_unknown_word_is_refused(tmp_path: Path) -> None:
     done = thaw("", "list", home=tmp_path, THAW_API_KEY="")
     assert done.returncode == 2
     assert "unknown apikey" in done.stderr
+
+
+def test_an_answer_of_another_service_is_told_as_such(server: Script, tmp_path: Path) -> None:
+    for route in ("/v1/files", "/v1/models", "/v1/queue", "/v1/fine_tuning/jobs/ftjob-1"):
+        server.on(f"GET {route}", told({"status": "ok"}))
+    for command in (["files", "list"], ["models"], ["queue"], ["show", "ftjob-1"]):
+        done = thaw(server.url, *command, home=tmp_path)
+        assert done.returncode == 3, done.stderr
+        assert done.stderr.endswith("is it a Thaw server?\n")
+        assert done.stderr.count("\n") == 1
+
+
+def test_what_others_have_named_does_not_steer_the_terminal(server: Script, tmp_path: Path) -> None:
+    team = {"id": "team-1", "name": "a\x1b]0;mine\x07 :bomb:", "status": "active", "created_at": 1}
+    server.on("GET /v1/teams", told({"data": [team], "has_more": False}))
+    done = thaw(server.url, "team", "list", home=tmp_path)
+    assert r"a\x1b]0;mine\x07 :bomb:" in done.stdout
+    server.on("GET /v1/teams", refused(422, "not\x1b[2J so"))
+    done = thaw(server.url, "team", "list", home=tmp_path)
+    assert done.stderr == "thaw: not\\x1b[2J so\n"
+
+
+def test_a_terminal_that_knows_ascii_alone_is_written_to(server: Script, tmp_path: Path) -> None:
+    modules = [
+        {"path": path, "class_name": "Café", "parameters": [], "buffers": []} for path in ("", "a", "a.b")
+    ]
+    layers = {"id": "m", "modules": modules, "head": [], "blocks": [], "aliases": {}}
+    server.on("GET /v1/models/m/layers", told(layers))
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    for more in ([], ["--json"]):
+        done = thaw(server.url, "models", "show", "m", *more, home=tmp_path, **ascii_only)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert r"Caf\xe9" in done.stdout
+
+
+def test_a_name_that_cannot_be_sent_is_exit_2(tmp_path: Path) -> None:
+    done = thaw(closed_port(), "show", os.fsdecode(b"ftjob-\xff"), home=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_leaves_early_is_no_failure_to_tell_of(server: Script, tmp_path: Path) -> None:
+    models = [{"id": f"model-{i}", "task": "classification", "owned_by": "x"} for i in range(5000)]
+    server.on("GET /v1/models", told({"data": models, "has_more": False}))
+    command = [sys.executable, "-m", "thaw", "--url", server.url, "models"]
+    given = {**os.environ, "THAW_API_KEY": "thaw_secret", "XDG_CONFIG_HOME": str(tmp_path)}
+    asked = subprocess.Popen(command, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert asked.stdout is not None
+    assert asked.stderr is not None
+    asked.stdout.readline()
+    asked.stdout.close()
+    assert asked.stderr.read() == b""
+    assert asked.wait(timeout=60) in (0, 1)  # 0 where the pipe had taken all of it
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://[::1", "is none"),
+        ("http://", "no host"),
+        ("http://127.0.0.1:1/v1/", "as http://127.0.0.1:1\n"),
+        ("ftp://127.0.0.1", "must begin with http:// or https://"),
+    ],
+)
+def test_an_address_that_cannot_be_one_is_told_so(url: str, words: str, tmp_path: Path) -> None:
+    done = thaw(url, "list", home=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_server_that_sends_elsewhere_says_where_to(server: Script, tmp_path: Path) -> None:
+    elsewhere = {"Location": "https://thaw.example.org/v1/models"}
+    server.on("GET /v1/models", Answer(b"", status=308, headers=elsewhere))
+    done = thaw(server.url, "models", home=tmp_path)
+    assert done.returncode == 3
+    assert "https://thaw.example.org/v1/models" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["show", ""], "id is empty"),
+        (["submit", "job.yaml", "--idempotency-key", "a\nb"], "printable ASCII"),
+        (["submit", "photos.zip"], "a job file is YAML"),
+        (["team", "quota", "set", "vision", "--weight", "nan"], "--weight nan"),
+    ],
+)
+def test_what_cannot_be_meant_is_told_before_anything_is_sent(
+    arguments: list[str], words: str, server: Script, tmp_path: Path
+) -> None:
+    (tmp_path / "job.yaml").write_text("model: resnet18\ntraining_file: file-1\n")
+    (tmp_path / "photos.zip").write_bytes(b"PK\x03\x04\xff\xfa")
+    quota = {"weight": 1.0, "quotas": [], "limits": {}, "team": "vision"}
+    server.on("GET /v1/teams/vision/quota", told(quota))
+    there = [str(tmp_path / one) if (tmp_path / one).is_file() else one for one in arguments]
+    done = thaw(server.url, *there, home=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert all(request.method == "GET" for request in server.requests)

@@ -19,7 +19,7 @@ def audit(
     limit: Annotated[int, typer.Option(min=1, help="How many.")] = 100,
     json: Json = False,
 ) -> None:
-    """For owners and admins: the write requests, refused ones too, the newest first."""
+    """For owners and admins: who asked for which change. Refused ones too, the newest first."""
     with server(ctx) as thaw:
         found = list(islice(thaw.audit(team=team, key=key, target=target), limit))
     if json:

@@ -21,10 +21,11 @@ def extract(
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it is over.")] = False,
     idempotency_key: Key = None,
 ) -> None:
-    """Run a model over a data set, save what its modules put out, and print the job's id, alone.
+    """Run a model over a data set and save what modules put out.
 
-    input_file and weights may be paths on this machine, relative to the job file: what they name is uploaded
-    first, a folder of class folders as a zip. The same bytes are sent only once.
+    It prints the job's id, alone. input_file and weights may be paths on this machine, relative to the job
+    file: what they name is uploaded first, a folder of class folders as a zip. The same bytes are sent only
+    once.
     """
     send(ctx, job_file, set_ or (), Kind.FEATURE_EXTRACTION, idempotency_key, watch=watch)
 

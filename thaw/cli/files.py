@@ -19,7 +19,7 @@ def put(
     path: Annotated[Path, typer.Argument(help="A zip, a Parquet file, safetensors, or a folder.")],
     json: Json = False,
 ) -> None:
-    """Upload a file, or a folder of pictures as a zip, and print its id. The same bytes are sent once."""
+    """Upload a file, or a folder of pictures as a zip. Prints its id. The same bytes are sent once."""
     with server(ctx) as thaw:
         file = upload(thaw, path)
     if json:

@@ -39,7 +39,7 @@ def list_jobs(
 
 
 def show(ctx: typer.Context, job_id: JobId, json: Json = False) -> None:
-    """One job: its state, figures, what is frozen, and its error where it has one."""
+    """One job: its state, figures, frozen part, and its error."""
     with server(ctx) as thaw:
         job = thaw.jobs.get(job_id)
     if json:

@@ -43,7 +43,10 @@ def list_keys(
     team: Annotated[str | None, typer.Option(help="Those of one team, by its name or id.")] = None,
     json: Json = False,
 ) -> None:
-    """All keys for an admin, the team's for its owner, else your own; the newest first."""
+    """The keys that you may see, the newest first.
+
+    All for an admin, the team's for its owner, else your own.
+    """
     with server(ctx) as thaw:
         found = list(thaw.keys.list(team))
     if json:

@@ -32,7 +32,7 @@ def show_model(
     name: Annotated[str, typer.Argument(help="As `thaw models` lists it.")],
     json: Json = False,
 ) -> None:
-    """The layer tree of a model, its head, and its blocks in the order that first:N and last:N count."""
+    """The layer tree of a model, its head, and its blocks. first:N and last:N count these in their order."""
     with server(ctx) as thaw:
         raw = thaw.models.layers(name)
     if json:

@@ -55,9 +55,9 @@ def show(ctx: typer.Context, node_id: NodeId, json: Json = False) -> None:
 
 
 def drain(ctx: typer.Context, node_id: NodeId, json: Json = False) -> None:
-    """For operators: give a node no more work until it is undrained, and have its jobs leave it.
+    """For operators: have a node's jobs leave, and give it no more.
 
-    They write a checkpoint and wait again, with no attempt used up.
+    They write a checkpoint and wait again, with no attempt used up. `thaw node undrain` gives it work again.
     """
     with server(ctx) as thaw:
         node = thaw.drain(node_id)
@@ -65,7 +65,7 @@ def drain(ctx: typer.Context, node_id: NodeId, json: Json = False) -> None:
 
 
 def undrain(ctx: typer.Context, node_id: NodeId, json: Json = False) -> None:
-    """For operators: give a drained node work again, from its next heartbeat on."""
+    """For operators: give a drained node work again. It takes its next heartbeat for it."""
     with server(ctx) as thaw:
         node = thaw.undrain(node_id)
     _tell(node, json)

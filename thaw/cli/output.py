@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
+from rich.text import Text
 
 from thaw.files import Progress as Report
 
@@ -22,15 +23,30 @@ _PIPE_WIDTH = 240
 Json = Annotated[bool, typer.Option("--json", help="The server's answer as JSON.")]
 
 
+class _Screen(Console):
+    """What others have chosen, such as a name that somebody asked for, must not steer the terminal."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(visible(text), **options)
+
+
 def screen(stream: TextIO | None = None) -> Console:
-    """A console on standard output or `stream` that takes every text as it is."""
+    """A console on standard output or `stream` that shows every text as it is."""
     out = stream or sys.stdout
-    return Console(file=out, markup=False, highlight=False, width=None if out.isatty() else _PIPE_WIDTH)
+    width = None if out.isatty() else _PIPE_WIDTH
+    return _Screen(file=out, markup=False, emoji=False, highlight=False, width=width)
+
+
+def visible(text: str) -> str:
+    r"""The text with its control characters spelled out, as \x1b; lines stay lines."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one in "\n\t" else ascii(one)[1:-1] for one in text)
 
 
 def say(text: str) -> None:
     """A remark for the person, on standard error."""
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{visible(text)}\n")
     sys.stderr.flush()
 
 

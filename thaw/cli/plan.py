@@ -27,7 +27,7 @@ JobFile = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job, in t
 
 
 def plan(ctx: typer.Context, job_file: JobFile, set_: Set = None, json: Json = False) -> None:
-    """Show what a job would freeze and train, what that takes, and where it fits. Nothing runs."""
+    """Show what a job would freeze and train, and what that takes. Nothing runs."""
     spec = load(job_file, set_ or ())
     with server(ctx) as thaw:
         _use_uploaded(thaw, spec)
@@ -51,7 +51,7 @@ def _use_uploaded(thaw: Thaw, spec: dict[str, Any]) -> None:
             spec[field] = there.id
         else:
             del spec[field]
-            say(f"{field}: {path} is not uploaded yet; planned without it")
+            say(f"{field}: {path} is not uploaded yet; planned without its samples and classes")
 
 
 def _parameter_order(thaw: Thaw, spec: Mapping[str, Any]) -> list[str]:

@@ -17,9 +17,10 @@ _STATES = ("free", "held", "dirty", "away", "unhealthy")
 
 
 def queue(ctx: typer.Context, json: Json = False) -> None:
-    """The team's jobs that wait for slots, in order: the place of each, when it may start, and why it waits.
+    """The team's jobs that wait for slots, in their order.
 
-    Operators see every team's. Places are those in the whole cluster's queue.
+    With the place of each, when it may start, and why it waits. Operators see every team's. Places are those
+    in the whole cluster's queue.
     """
     with server(ctx) as thaw:
         found = thaw.queue()

@@ -35,7 +35,7 @@ def download(
         str | None, typer.Option(help="Not the result, but a checkpoint: newest, best, its step or its id.")
     ] = None,
 ) -> None:
-    """Download a job's result, each file checked by its sha256, and print where it lies."""
+    """Download a job's result, and print where it lies. Each file is checked by its sha256."""
     if base is not None and not full:
         raise UsageError("--base is what --full rebuilds the model from; give both, or neither")
     if checkpoint is not None and full:

@@ -39,7 +39,7 @@ def pause(ctx: typer.Context, job_id: JobId, json: Json = False) -> None:
 
 
 def resume(ctx: typer.Context, job_id: JobId, set_: Change = None, json: Json = False) -> None:
-    """Let a paused job go on from its last checkpoint, behind the jobs that wait; changed where asked for."""
+    """Let a paused job go on from its last checkpoint. It waits behind the others; --set changes it."""
     changes = changes_in(set_ or ())
     with server(ctx) as thaw:
         job = thaw.jobs.resume(job_id, changes)
@@ -47,7 +47,7 @@ def resume(ctx: typer.Context, job_id: JobId, set_: Change = None, json: Json = 
 
 
 def preempt(ctx: typer.Context, job_id: JobId, json: Json = False) -> None:
-    """For operators: have a running job hand its slots to others, and wait again with its checkpoint."""
+    """For operators: have a job hand its slots to others. It waits again, with its checkpoint."""
     with server(ctx) as thaw:
         job = thaw.jobs.preempt(job_id)
     _tell(job, json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Annotated, Any
 
 import typer
@@ -60,14 +61,14 @@ def set_terms(
     ] = None,
     json: Json = False,
 ) -> None:
-    """For operators: change some of a team's quotas, weight and limits. The others stay as they are.
+    """For operators: change a team's quotas, weight and limits. What is not named stays as it is.
 
     `thaw team quota set vision --nominal "NVIDIA H100 80GB HBM3=16" --weight 2 --limit max_devices=8`
     """
     with server(ctx) as thaw:
         terms = _as_set(thaw.quotas.get(team))
         if weight is not None:
-            terms["weight"] = weight
+            terms["weight"] = _finite(weight)
         for field, given in zip(_QUOTA, (nominal, borrow, lend), strict=True):
             _change_quotas(terms["quotas"], field, given or ())
         _change_limits(terms["limits"], limit or ())
@@ -116,6 +117,12 @@ def _pair(text: str) -> tuple[str, int | None]:
     if not equals or not accelerator:
         raise UsageError(f"{text!r} is not TYPE=SLOTS, such as cpu=16")
     return accelerator, _number(text, slots)
+
+
+def _finite(weight: float) -> float:
+    if not isfinite(weight):
+        raise UsageError(f"--weight {weight} is no weight: give a number greater than 0")
+    return weight
 
 
 def _number(text: str, value: str) -> int | None:

@@ -66,9 +66,10 @@ def remove(
         str | None, typer.Option(metavar="NAME", help="The team's name again: all that it owns goes too.")
     ] = None,
 ) -> None:
-    """For admins: delete a team and its keys, and with --confirm its jobs, files, models and quotas.
+    """For admins: delete a team, with --confirm all that it owns.
 
-    What runs is cancelled first; the team is gone once that has ended, which `thaw team show` tells.
+    Its keys end at once, and with --confirm its jobs, files, models and quotas go too. What runs is cancelled
+    first; the team is gone once that has ended, which `thaw team show` tells.
     """
     with server(ctx) as thaw:
         is_gone = thaw.teams.delete(team, confirm=confirm)

@@ -21,7 +21,7 @@ def up(
         int | None, typer.Option(help="CPU slots of each node. [the GPUs found, else 2]")
     ] = None,
 ) -> None:
-    """Run the whole stack on this machine, in the foreground, until Ctrl-C.
+    """Run the whole stack here, in the foreground, until Ctrl-C.
 
     Prints `ready URL` when it is. The first admin key is in DIR/admin-key. Started again on the same DIR it
     carries on with every job.

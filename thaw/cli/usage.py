@@ -40,7 +40,7 @@ def usage(
     team: Annotated[str | None, typer.Option(help="For operators: one team alone, by id or name.")] = None,
     json: Json = False,
 ) -> None:
-    """The hours for which jobs held slots, by accelerator; of a slot, that is a GPU or a CPU process."""
+    """The hours for which jobs held slots, by accelerator. A slot is a GPU, or a CPU process."""
     groups = [str(group) for group in by or ()]
     with server(ctx) as thaw:
         found = thaw.usage(groups, start=_unix(start), end=_unix(end), team=team)

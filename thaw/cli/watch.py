@@ -33,11 +33,12 @@ JobId = Annotated[str, typer.Argument(metavar="ID", help="The job, ftjob-... or 
 
 
 def watch(ctx: typer.Context, job_id: JobId, json: Json = False) -> None:
-    """Follow a job until it is over; exit 1 unless it succeeded. Ctrl-C stops the watching, not the job."""
+    """Follow a job until it is over. Exit 1 unless it succeeded. Ctrl-C stops the watching, not the job."""
     with server(ctx) as thaw:
         if json:
-            for event in thaw.jobs.events(job_id):
-                line(json_lines.dumps(dict(event.raw), ensure_ascii=False))
+            with _said_that_it_goes_on(job_id):
+                for event in thaw.jobs.events(job_id):
+                    line(json_lines.dumps(dict(event.raw), ensure_ascii=False))
             job = thaw.jobs.get(job_id)
         else:
             job = follow(thaw, job_id, screen())
@@ -46,14 +47,19 @@ def watch(ctx: typer.Context, job_id: JobId, json: Json = False) -> None:
 
 def follow(thaw: Thaw, job_id: str, console: Console) -> Job:
     """Show the job on `console` until it is over, and return it. On Ctrl-C it says that the job goes on."""
+    with _said_that_it_goes_on(job_id), _display(console) as show:
+        for news in _news(thaw, job_id):
+            show(news)
+    return thaw.jobs.get(job_id)
+
+
+@contextmanager
+def _said_that_it_goes_on(job_id: str) -> Iterator[None]:
     try:
-        with _display(console) as show:
-            for news in _news(thaw, job_id):
-                show(news)
+        yield
     except KeyboardInterrupt:
         say(f"stopped watching; the job goes on. `thaw cancel {job_id}` would end it.")
         raise typer.Exit(130) from None
-    return thaw.jobs.get(job_id)
 
 
 def end_with(job: Job) -> None:

@@ -6,7 +6,9 @@ import errno
 import json
 import re
 import socket
+import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -21,7 +23,9 @@ from hypothesis import strategies as st
 from starlette.datastructures import UploadFile
 from waiting import eventually
 
+from api.routes import files
 from shared.db.models import File
+from shared.domain.errors import Invalid
 from shared.settings import Settings
 
 TEXTS = st.text(max_size=30) | st.sampled_from(
@@ -67,6 +71,28 @@ def test_a_forms_charset_breaks_nothing(api: ApiHouse, charset: str) -> None:
     answer = api.client.post("/v1/files", content=body, headers={"Content-Type": kind})
 
     assert answer.status_code == 422, answer.text
+
+
+def test_uploads_take_turns_and_hold_up_nobody_else(api: ApiHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[int] = []
+    may_end = threading.Event()
+
+    def takes_long(*args: object, **options: object) -> None:
+        begun.append(1)
+        may_end.wait(60)
+        raise Invalid("enough", param="file")
+
+    monkeypatch.setattr(files, "store_upload", takes_long)
+    with ThreadPoolExecutor(50) as threads:
+        sent = [threads.submit(api.upload, b"x") for _ in range(50)]
+        try:
+            eventually(lambda: len(begun) == 4)
+            assert api.client.get("/v1/files").status_code == 200
+            assert len(begun) == 4
+        finally:
+            may_end.set()
+    assert {answer.result().status_code for answer in sent} == {422}
+    assert len(begun) == 50
 
 
 def test_an_upload_that_finds_no_room_is_told_so(api: ApiHouse, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,11 @@ not run. Which nodes these are, is looked up anew in each pass, from how long th
 how much is missing: both only get better there meanwhile, as nothing but a job with an earlier turn takes
 slots there.
 
+**What waits for its own team.** A job for which its team holds too much is not starved by its team's younger
+ones either: see `Books.claim_beside`. So what a team's nominal quota could hold starts once the jobs have
+ended that run when its turn in the team comes, and then those on the nodes that are kept for it, unless its
+team holds all of its nominal quota or more all along: then it would borrow, and owners go before it.
+
 **What is owed.** Where a job within its team's nominal quota finds no room, jobs that borrowed are asked to
 leave: see `shared/domain/reclaiming.py`, also for why that ends.
 """
@@ -80,6 +85,7 @@ class _Pass:
         self._why: dict[Fitting, Callable[[Shape], str]] = {}
         self._not_owed: set[Fitting] = set()
         self._heads: set[str] = set()
+        self._kept_for: set[str] = set()
         self._placements: list[Placement] = []
         self._preemptions: list[Preemption] = []
         self._reservations: list[Reservation] = []
@@ -90,15 +96,21 @@ class _Pass:
         for group, waiting in self._waiting.items():
             why = self._why[self._rights.fitting[group]](group.shape)
             self._reasons.update(dict.fromkeys((one.job.id for one in waiting), why))
-        return Decision(
-            tuple(self._placements), self._reasons, tuple(self._preemptions), tuple(self._reservations)
-        )
+        # Room that was kept for an owed job which could borrow elsewhere in the end is free again.
+        kept = tuple(one for one in self._reservations if one.job_id in self._reasons)
+        return Decision(tuple(self._placements), self._reasons, tuple(self._preemptions), kept)
 
     def serve_owed(self, asked: Next) -> bool:
-        """Place the job within its team's nominal quota, or have that handed back. False: neither can be."""
-        owed = those(Claim.GUARANTEED, self._rights.claims(asked))
+        """Place the job within its team's nominal quota, or have that handed back. False: neither can be.
+
+        Then it is the first of its team to wait, and what is owed it in quota alone has room kept for it.
+        """
+        claims = self._rights.claims(asked)
+        owed = those(Claim.GUARANTEED, claims)
         if self._place(asked, owed) or self._take_back(asked, owed):
             return True
+        self._keep_room(asked, owed)
+        self._rights.wait_first(asked, claims)
         self._not_owed.add(self._rights.fitting[asked.group])
         return False
 
@@ -113,6 +125,7 @@ class _Pass:
         if self._place(asked, permitted):
             return True
         self._keep_room(asked, permitted + those(Claim.NOT_NOW, claims))
+        self._rights.wait_first(asked, claims)
         self._waiting[asked.group].append(asked)
         self._why[able] = self._reason(able, able.on(permitted), claims, asked.group.team)
         return True
@@ -157,11 +170,12 @@ class _Pass:
         """Keep nodes for the first job that finds no room on a type, where there will be room soonest."""
         shape = asked.group.shape
         able = self._rights.fitting[asked.group].on(type for type in types if type not in self._heads)
-        found = self._room.soonest(shape, able)
+        found = None if asked.job.id in self._kept_for else self._room.soonest(shape, able)
         if found is not None:
             n_free = sum(self._room.keep(node_id, shape.devices) for node_id in found.node_ids)
             self._books.set_aside(found.accelerator, n_free)
             self._heads.add(found.accelerator)
+            self._kept_for.add(asked.job.id)
             self._reserve(asked, found.node_ids)
 
     def _reserve(self, asked: Next, node_ids: Iterable[str]) -> None:

@@ -10,9 +10,6 @@ from shared.domain.quota import Claim, TeamShare
 from shared.domain.rights import Fitting, Rights, those
 from shared.domain.turns import Next, lines_of, take_turns
 
-# No slot that comes free changes these, only what the team itself hands back, or its quota.
-_BARS = (Claim.OVER_LIMIT, Claim.NOT_LENT)
-
 
 @dataclass(frozen=True)
 class InTurn:
@@ -58,8 +55,10 @@ class _Served:
 
     def serve_owed(self, asked: Next) -> bool:
         """Within its team's nominal quota. False: it would not be."""
-        owed = those(Claim.GUARANTEED, self._rights.claims(asked))
+        claims = self._rights.claims(asked)
+        owed = those(Claim.GUARANTEED, claims)
         if not owed:
+            self._rights.wait_first(asked, claims)
             self._not_owed.add(self._rights.fitting[asked.group])
             return False
         self._rights.take(asked, owed[0])
@@ -72,8 +71,10 @@ class _Served:
     def serve(self, asked: Next) -> bool:
         """Beyond it; a job that could run nowhere, or is barred, takes nothing from its team."""
         claims = self._rights.claims(asked)
-        open = [type for type, claim in claims.items() if claim not in _BARS]
+        open = [type for type, claim in claims.items() if not claim.is_barred]
         if open:
             self._rights.take(asked, open[0])
+        else:
+            self._rights.wait_first(asked, claims)
         self.jobs.append(InTurn(asked.job, is_barred=bool(claims) and not open))
         return True

@@ -49,10 +49,16 @@ class Claim(Enum):
     NOT_NOW = "what is free just now is kept for teams that do not lend it"
     NOT_LENT = "even of an empty cluster, others do not lend so many"
     TAKES_BACK = "it waits for its own quota, and borrows nothing meanwhile"
+    BEHIND = "beside it an older job of its team, which waits, could not have so many"
 
     @property
     def is_granted(self) -> bool:
         return self in (Claim.GUARANTEED, Claim.BORROWED)
+
+    @property
+    def is_barred(self) -> bool:
+        """Whether no slot that comes free changes it, but for those that the team itself hands back."""
+        return self in (Claim.OVER_LIMIT, Claim.NOT_LENT, Claim.BEHIND)
 
 
 NO_QUOTA = Quota()
@@ -99,6 +105,32 @@ class Books:
         if quota.borrowing_limit is not None and would_hold > quota.nominal + quota.borrowing_limit:
             return Claim.OVER_LIMIT
         return self._borrowing(team, accelerator, slots, quota)
+
+    def claim_beside(self, team: str, accelerator: str, slots: int, older: int) -> Claim:
+        """The same, where an older job of the team waits for `older` of them: that is not to wait longer.
+
+        Its part of the team's limits is left to it. And while the nominal quota, which could hold the older
+        job, is not all used, the younger ones use no more of it than the older one leaves, and borrow none:
+        else they would fill what comes free of it for ever.
+        """
+        alone, beside = self.claim(team, accelerator, slots), self.claim(team, accelerator, slots + older)
+        is_owed_some = self.used[team, accelerator] < self.quota(team, accelerator).nominal
+        is_short = is_owed_some and self.could_guarantee(team, accelerator, older)
+        if alone.is_granted and (beside.is_barred or (is_short and beside is not Claim.GUARANTEED)):
+            return Claim.BEHIND
+        return alone
+
+    def could_guarantee(self, team: str, accelerator: str, slots: int) -> bool:
+        """Whether so many are within its nominal quota, if it holds nothing else."""
+        return slots <= self.quota(team, accelerator).nominal
+
+    def could_hold(self, team: str, accelerator: str, slots: int) -> bool:
+        """Whether it may have so many, if it holds nothing else and nobody borrows."""
+        quota = self.quota(team, accelerator)
+        if quota.borrowing_limit is not None and slots > quota.nominal + quota.borrowing_limit:
+            return False
+        unlent = self._unlent[accelerator] - quota.unlent
+        return slots <= max(quota.nominal, self._size[accelerator] - unlent)
 
     def take(self, team: str, accelerator: str, slots: int) -> None:
         """The team has taken free slots."""

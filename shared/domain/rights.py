@@ -5,6 +5,7 @@ Both walks of turns ask it: the one that places jobs and the one that only tells
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -48,12 +49,28 @@ class Rights:
         self._standings = Standings(nodes, self.books, past)
         self.fitting = _Fittings(self._look)
         """Where a group's jobs could run, if the nodes were empty."""
+        self._first_to_wait: defaultdict[str, dict[str, Next]] = defaultdict(dict)
         self._alike: dict[tuple[object, ...], Fitting] = {}
 
     def claims(self, asked: Next) -> dict[str, Claim]:
-        """By what right its team could take so many slots of each type that it may run on."""
+        """By what right it could take its slots of each type that it may run on."""
         team, slots = asked.group.team, asked.group.shape.slots
-        return {type: self.books.claim(team, type, slots) for type in self.fitting[asked.group].classes}
+        claims = {type: self.books.claim(team, type, slots) for type in self.fitting[asked.group].classes}
+        for type, first in self._first_to_wait[team].items():
+            if type in claims and first.job is not asked.job:
+                claims[type] = self.books.claim_beside(team, type, slots, first.group.shape.slots)
+        return claims
+
+    def wait_first(self, asked: Next, claims: Mapping[str, Claim]) -> None:
+        """It has found nothing; its team's younger jobs leave it what it waits for, if none older does.
+
+        A job that its team could not have at all, whatever else it holds, leaves them all.
+        """
+        team, slots = asked.group.team, asked.group.shape.slots
+        owed = those(Claim.GUARANTEED, claims)
+        open = owed or [type for type, claim in claims.items() if not claim.is_barred]
+        for type in open or [type for type in claims if self.books.could_hold(team, type, slots)]:
+            self._first_to_wait[team].setdefault(type, asked)
 
     def turn(self, head: Next) -> Turn:
         """When a team's next job has its turn."""
@@ -63,11 +80,18 @@ class Rights:
         """Its team has taken its slots, all of this type."""
         self.books.take(asked.group.team, accelerator, asked.group.shape.slots)
         self._standings.forget(asked.group.team)
+        self._wait_no_more(asked)
 
     def promise(self, asked: Next, accelerator: str) -> None:
         """Its team gets them back of its own quota, and borrows none of the type until then."""
         self.books.promise(asked.group.team, accelerator, asked.group.shape.slots)
         self._standings.forget(asked.group.team)
+
+    def _wait_no_more(self, asked: Next) -> None:
+        """It has been placed, and is in nobody's way any more."""
+        firsts = self._first_to_wait[asked.group.team]
+        for type in [type for type, first in firsts.items() if first.job is asked.job]:
+            del firsts[type]
 
     def _look(self, group: Group) -> Fitting:
         team, shape = group.team, group.shape

@@ -66,6 +66,8 @@ def _refused(shape: Shape, accelerator: str, why: Claim, books: Books, team: str
         )
     if why is Claim.TAKES_BACK:
         return f"your team takes its own quota of type {accelerator} back, and borrows none meanwhile"
+    if why is Claim.BEHIND:
+        return f"what your team may still hold of type {accelerator} is kept for a job of it that is ahead"
     when = "just now" if why is Claim.NOT_NOW else "at any time"
     return (
         f"so many of type {accelerator} cannot be borrowed {when}: the teams that own them do not lend them"

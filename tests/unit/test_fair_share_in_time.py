@@ -187,3 +187,41 @@ def test_what_is_owed_is_had_once_what_was_borrowed_has_left(
         cluster.tick()
     owed = [cluster.started.get(f"own{number}", 1e9) for number in range(n_owed)]
     assert all(started <= asked_at + LEAVES_IN + 2 for started in owed)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10_000), st.sampled_from((1, 2)), st.booleans())
+def test_a_large_job_within_its_teams_quota_is_not_starved_by_what_is_owed_small_ones(
+    seed: int, n_nodes: int, knows: bool
+) -> None:
+    """All of the cluster is owed, and both teams always have small jobs to fill their quota with."""
+    chance = random.Random(seed)
+    teams = {team: TeamShare(quotas={"cpu": Quota(16)}) for team in "ab"}
+    cluster = Cluster(n_nodes=4, teams=teams, knows=knows)
+    for number in range(60):
+        for team in "ab":
+            while sum(job.team == team for job in cluster.queue.values()) < 10:
+                devices, lasts = chance.choice((1, 1, 2)), chance.randint(2, 9)
+                cluster.submit(f"{team}{number}-{len(cluster.jobs)}", team, devices, lasts)
+        if number == 10:
+            cluster.submit("large", "a", 8, 5.0, nodes=n_nodes)
+        cluster.tick()
+    assert cluster.started.get("large", 1e9) <= 10 + 35
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10_000), st.sampled_from((1, 2)))
+def test_a_large_job_is_not_starved_by_small_ones_that_fill_its_teams_limit(seed: int, n_nodes: int) -> None:
+    chance = random.Random(seed)
+    limit = 8 * n_nodes
+    nominal = chance.choice((0, 3, limit))
+    teams = {"a": TeamShare(quotas={"cpu": Quota(nominal, borrowing_limit=limit - nominal)})}
+    cluster = Cluster(n_nodes=4, teams=teams)
+    for number in range(60):
+        while len(cluster.queue) < 10:
+            devices, lasts = chance.choice((1, 1, 2)), chance.randint(2, 9)
+            cluster.submit(f"s{number}-{len(cluster.jobs)}", "a", devices, lasts)
+        if number == 10:
+            cluster.submit("large", "a", 8, 5.0, nodes=n_nodes)
+        cluster.tick()
+    assert cluster.started.get("large", 1e9) <= 10 + 24

@@ -24,6 +24,7 @@ from worker.devices import Devices
 from worker.ears import Ears
 from worker.handling import forget, is_handled, left_behind
 from worker.home import home_id
+from worker.machine import machine_id
 from worker.registered import registered_models
 from worker.slots import prepare_slot_locks, slot_lock_path, try_exclusive
 
@@ -150,5 +151,6 @@ class Node:
             n_slots=self._devices.n_slots,
             models=tuple((model.name, model.hash) for model in registered_models()),
             home=home_id(self._settings.work_dir),
+            machine=machine_id(),
             unhealthy=dict(self._unhealthy()),
         )

@@ -25,8 +25,9 @@ from shared.domain.job import AllocationState, NodeState, Outcome, SlotState, tr
 class NodeFacts:
     """What a node says of itself.
 
-    `models`: (name, hash) of the registered models installed there. `home`: the id of its work folder, None
-    where nothing is known of it. `unhealthy`: slot -> why its GPU is not fit for work.
+    `models`: (name, hash) of the registered models installed there. `home`: the id of its work folder,
+    `machine`: whose loopback it has, None where nothing is known of it. `unhealthy`: slot -> why its GPU is
+    not fit for work.
     """
 
     id: str
@@ -38,6 +39,7 @@ class NodeFacts:
     n_slots: int
     models: tuple[tuple[str, str], ...]
     home: UUID | None = None
+    machine: str | None = None
     unhealthy: Mapping[int, str] = field(default_factory=dict)
 
 
@@ -62,6 +64,7 @@ def register(session: Session, facts: NodeFacts, incarnation: UUID, *, taken_for
         "home": facts.home,
         "queue": facts.queue,
         "advertise_host": facts.advertise_host,
+        "machine": facts.machine,
         "port_base": facts.port_base,
         "accelerator": facts.accelerator,
         "memory_bytes": facts.memory_bytes,

@@ -16,6 +16,7 @@ from shared.db.checkpoints import newest_checkpoints
 from shared.db.clock import seconds_ago
 from shared.db.history import move
 from shared.db.models import Allocation, Attempt, Job, NodeRow, Slot
+from shared.domain.addresses import Address, out_of_reach
 from shared.domain.cluster import Node, Placement, Waiting
 from shared.domain.job import (
     AllocationState,
@@ -60,25 +61,32 @@ def load_nodes(session: Session, *, heard_within_s: float) -> list[Node]:
             NodeRow.accelerator,
             NodeRow.memory_bytes,
             NodeRow.models,
-            func.count(),
-            free,
-            func.bool_or(fit),
+            NodeRow.advertise_host,
+            NodeRow.machine,
+            func.count().label("n_slots"),
+            free.label("free_slots"),
+            func.bool_or(fit).label("takes_work"),
         )
         .join(Slot, Slot.node_id == NodeRow.id)
         .where(NodeRow.state != NodeState.LOST)
         .group_by(NodeRow.id)
+    ).all()
+    # Not of silent ones: a machine that started anew is another, and its nodes of before stay for a while.
+    unreached = out_of_reach(
+        {row.id: Address(row.advertise_host, row.machine) for row in rows if row.takes_work}
     )
     return [
         Node(
-            id=node_id,
-            accelerator=accelerator,
-            n_slots=n_slots,
-            free_slots=tuple(sorted(free_slots or ())),
-            models=frozenset((name, hash) for name, hash in models),
-            takes_work=takes_work,
-            memory_bytes=memory_bytes,
+            id=row.id,
+            accelerator=row.accelerator,
+            n_slots=row.n_slots,
+            free_slots=tuple(sorted(row.free_slots or ())),
+            models=frozenset((name, hash) for name, hash in row.models),
+            takes_work=row.takes_work,
+            memory_bytes=row.memory_bytes,
+            is_out_of_reach=row.id in unreached,
         )
-        for node_id, accelerator, memory_bytes, models, n_slots, free_slots, takes_work in rows
+        for row in rows
     ]
 
 

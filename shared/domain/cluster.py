@@ -22,6 +22,8 @@ class Node:
     """Whether what becomes free there may be given out just now."""
     memory_bytes: int | None = None
     """Of one of its GPUs; None where it is not known, and of CPU nodes, whose processes share the host's."""
+    is_out_of_reach: bool = False
+    """Whether other machines cannot reach it at the address that it gives: it can be part of no gang."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ def could_ever_run(job: Waiting, node: Node) -> bool:
         and node.n_slots >= job.devices_per_node
         and (job.registered_model is None or job.registered_model in node.models)
         and holds(node, job.memory_bytes)
+        and not (node.is_out_of_reach and job.nodes > 1)
     )
 
 

@@ -98,7 +98,7 @@ class Rights:
         everywhere = self.room.able(shape)
         if not everywhere:
             n_able, small = self.room.most_able(shape), self.room.too_small(shape)
-            return Fitting({}, words.never(shape, n_able, small))
+            return Fitting({}, words.never(shape, n_able, small, self.room.n_out_of_reach(shape)))
         allowed = self.books.share(team).accelerators
         able = {type: found for type, found in everywhere.items() if allowed is None or type in allowed}
         if not able:

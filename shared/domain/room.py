@@ -104,10 +104,10 @@ class Room:
         self.kept: defaultdict[str, int] = defaultdict(int)
         self._open = {node.id: len(node.free_slots) for node in nodes}
         self._blocks: dict[NodeClass, list[int]] = {}
-        self._classes: dict[tuple[str, int, int | None, frozenset[tuple[str, str]]], NodeClass] = {}
+        self._classes: dict[tuple[object, ...], NodeClass] = {}
         self._class_of: dict[str, NodeClass] = {}
         self._sizes = memory_sizes(nodes)
-        self._fits: dict[tuple[int, str, tuple[str, str] | None], list[NodeClass]] = {}
+        self._fits: dict[tuple[object, ...], list[NodeClass]] = {}
         self._able: dict[tuple[object, ...], dict[str, list[NodeClass]]] = {}
         for node in nodes:
             self._sort_in(node)
@@ -140,6 +140,14 @@ class Room:
         if shape.memory_bytes is None:
             return []
         return [alike for alike in self._but_for_memory(shape) if not holds(alike.like, shape.memory_bytes)]
+
+    def n_out_of_reach(self, shape: Shape) -> int:
+        """How many nodes could run a part of the gang, if others reached them."""
+        alone = _like(shape._replace(nodes=1))
+        classes = self._classes.values() if shape.nodes > 1 else ()
+        return _n_nodes(
+            alike for alike in classes if alike.like.is_out_of_reach and could_ever_run(alone, alike.like)
+        )
 
     def find(self, shape: Shape, able: Able) -> Found | None:
         """As many nodes of one type as it asks for that have so many slots open, the fullest first."""
@@ -206,11 +214,10 @@ class Room:
 
     def _but_for_memory(self, shape: Shape) -> list[NodeClass]:
         """The same, and those without the memory for it: there are few such wishes, and many estimates."""
-        wish = (shape.devices, shape.accelerator, shape.registered_model)
+        wish = (shape.devices, shape.accelerator, shape.registered_model, shape.nodes > 1)
         found = self._fits.get(wish)
         if found is None:
-            devices, accelerator, model = wish
-            job = Waiting("", (0, 0.0, ""), devices, accelerator, registered_model=model)
+            job = _like(shape)
             found = [alike for alike in self._classes.values() if could_ever_run(job, alike.like)]
             self._fits[wish] = found
         return found
@@ -237,7 +244,7 @@ class Room:
         return math.inf
 
     def _sort_in(self, node: Node) -> None:
-        key = (node.accelerator, node.n_slots, node.memory_bytes, node.models)
+        key = (node.accelerator, node.n_slots, node.memory_bytes, node.models, node.is_out_of_reach)
         alike = self._classes.get(key)
         if alike is None:
             alike = self._classes[key] = NodeClass(node)
@@ -258,6 +265,18 @@ def _fullest(shape: Shape, classes: Sequence[NodeClass]) -> list[tuple[int, str]
     """(room, node) of as many nodes as it asks for, the fullest first; fewer where there are too few."""
     each = [alike.fullest_with(shape.devices, shape.nodes) for alike in classes]
     return each[0] if len(each) == 1 else sorted(chain.from_iterable(each))[: shape.nodes]
+
+
+def _like(shape: Shape) -> Waiting:
+    """A job of this shape, whatever memory it takes."""
+    return Waiting(
+        "",
+        (0, 0.0, ""),
+        shape.devices,
+        shape.accelerator,
+        shape.nodes,
+        registered_model=shape.registered_model,
+    )
 
 
 def _n_nodes(classes: Iterable[NodeClass]) -> int:

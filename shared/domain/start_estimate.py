@@ -29,7 +29,7 @@ from heapq import heapify, heappop, heappush
 from shared.domain.cluster import Node, Waiting, could_ever_run
 from shared.domain.time_left import Span
 
-Kind = tuple[str, int, int | None, frozenset[tuple[str, str]]]
+Kind = tuple[str, int, int | None, frozenset[tuple[str, str]], bool]
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,14 @@ class _Pools:
         self.pools: dict[Kind, _Pool] = defaultdict(_Pool)
         self._examples: dict[Kind, Node] = {}
         for one in nodes:
-            kind = (one.node.accelerator, len(one.frees), one.node.memory_bytes, one.node.models)
+            like = one.node
+            kind = (
+                like.accelerator,
+                len(one.frees),
+                like.memory_bytes,
+                like.models,
+                like.is_out_of_reach,
+            )
             times = sorted(pick(span) for span in one.frees)
             self.pools[kind].nodes.append(times)
             self.pools[kind].slots += times

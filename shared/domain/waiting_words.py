@@ -9,15 +9,15 @@ from shared.domain.quota import Books, Claim, Quota
 from shared.domain.room import Able, NodeClass, Room, Shape
 
 
-def never(shape: Shape, n_able: int, small: Collection[NodeClass]) -> str:
+def never(shape: Shape, n_able: int, small: Collection[NodeClass], n_out_of_reach: int = 0) -> str:
     """No nodes could run it, were they empty: of one type there are at most `n_able`, too few.
 
-    `small`: those that have not the memory.
+    `small`: those that have not the memory. `n_out_of_reach`: that could, if other machines reached them.
     """
     model = f" with the registered model {shape.registered_model[0]}" if shape.registered_model else ""
-    needs = "; ".join([_needs(shape), *_too_small(shape, small)])
+    needs = "; ".join([_needs(shape), *_too_small(shape, small), *_out_of_reach(n_out_of_reach)])
     if n_able == 0:
-        return f"{needs}; no {'other ' if small else ''}node{model} has that"
+        return f"{needs}; no {'other ' if small or n_out_of_reach else ''}node{model} has that"
     are = "node of one type" if n_able == 1 else "nodes of one type"
     return f"{needs}; no more than {n_able} {are}{model} {'has' if n_able == 1 else 'have'} that"
 
@@ -92,6 +92,14 @@ def _too_small(shape: Shape, small: Collection[NodeClass]) -> list[str]:
     sizes = {(alike.accelerator, alike.like.memory_bytes or 0) for alike in small}
     having = ", ".join(f"{accelerator} ({gib(size)})" for accelerator, size in sorted(sizes))
     return [f"it takes {gib(shape.memory_bytes or 0)} of each device, more than these have: {having}"]
+
+
+def _out_of_reach(n_nodes: int) -> list[str]:
+    """Of a gang alone, on several machines."""
+    if not n_nodes:
+        return []
+    nodes = "1 node that could has" if n_nodes == 1 else f"{n_nodes} nodes that could have"
+    return [f"{nodes} an advertise_host which other machines do not reach (see THAW_ADVERTISE_HOST)"]
 
 
 def _needs(shape: Shape) -> str:

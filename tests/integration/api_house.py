@@ -101,9 +101,11 @@ class ApiHouse:
         models: Sequence[tuple[str, str]] = (),
         accelerator: str = "cpu",
         memory_bytes: int | None = None,
+        host: str = "127.0.0.1",
+        machine: str | None = None,
     ) -> None:
-        place = (f"run.{name}", "127.0.0.1", 29500)
-        facts = NodeFacts(name, *place, accelerator, memory_bytes, slots, tuple(models))
+        place = (f"run.{name}", host, 29500)
+        facts = NodeFacts(name, *place, accelerator, memory_bytes, slots, tuple(models), machine=machine)
         with transaction(self.engine) as session:
             register(session, facts, uuid4())
 

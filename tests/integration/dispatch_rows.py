@@ -79,18 +79,27 @@ class World:
                 )
         return self
 
-    def node(self, name: str = "node-0", *, slots: int = 2, accelerator: str = "cpu") -> UUID:
+    def node(
+        self,
+        name: str = "node-0",
+        *,
+        slots: int = 2,
+        accelerator: str = "cpu",
+        host: str = "127.0.0.1",
+        machine: str | None = None,
+    ) -> UUID:
         """Register a node, anew if it is there already; returns its incarnation."""
         self.incarnations[name] = uuid4()
         facts = NodeFacts(
             id=name,
             queue=f"thaw@{name}.dq2",
-            advertise_host="127.0.0.1",
+            advertise_host=host,
             port_base=29500,
             accelerator=accelerator,
             memory_bytes=None,
             n_slots=slots,
             models=(),
+            machine=machine,
         )
         run_step(self.engine, nodes.register, facts, self.incarnations[name])
         return self.incarnations[name]

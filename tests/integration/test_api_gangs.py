@@ -55,6 +55,20 @@ def test_more_nodes_than_could_ever_take_it_at_once_are_refused_with_how_many_th
     assert api.count(Job) == 0
 
 
+def test_a_gang_that_could_not_meet_is_refused_with_the_address_that_is_wrong(api: ApiHouse) -> None:
+    """Two machines that both give their loopback: their ranks would wait for one another for an hour."""
+    for name, machine in (("node-0", "m"), ("node-1", "n")):
+        api.node(name, slots=2, machine=machine)
+    words = ("node-0 and node-1", "THAW_ADVERTISE_HOST")
+    error = refused(api.submit(**body(api, nodes=2)), 422, "resources.nodes", *words)
+    assert error["code"] == "never_available"
+    assert api.submit(**body(api, nodes=1)).status_code == 200
+
+    for name, machine in (("node-0", "m"), ("node-1", "n")):
+        api.node(name, slots=2, machine=machine, host=f"{name}.example")
+    assert api.submit(**body(api, nodes=2)).status_code == 200
+
+
 def test_ranks_of_all_nodes_share_the_global_batch(api: ApiHouse) -> None:
     for name in ("node-0", "node-1"):
         api.node(name, slots=2)

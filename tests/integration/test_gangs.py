@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -18,6 +20,7 @@ from shared.db.engine import make_engine, transaction
 from shared.db.history import lock_job, move
 from shared.domain.job import JobState, NodeState, Outcome, StopReason
 from shared.settings import Settings
+from worker.machine import machine_id
 
 pytestmark = pytest.mark.slow
 
@@ -130,6 +133,14 @@ def test_ranks_of_hosts_with_networks_of_their_own_meet_over_the_cable_between_t
     assert ended.result is not None
     gradients = 20 * 4 * ended.result["n_trainable"]
     assert min(received) > gradients, "every gradient of 20 steps went over the cable"
+
+
+def test_a_host_of_its_own_network_is_another_machine() -> None:
+    """As a container is, although both have one kernel: its loopback is its own."""
+    told = [sys.executable, "-c", "from worker.machine import machine_id; print(machine_id())"]
+    with cabled() as hosts:
+        machines = {subprocess.check_output([*host.within, *told], text=True).strip() for host in hosts}
+    assert len(machines - {str(machine_id())}) == 2
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from shared.queue import redis_client
 from shared.settings import Settings
 from worker.devices import Devices
 from worker.handling import handling, left_behind
+from worker.machine import machine_id
 from worker.node import Node
 
 
@@ -47,6 +48,11 @@ def test_a_node_that_was_silent_while_it_leaves_goes_on_leaving(world: World, se
         session.execute(update(NodeRow).values(state=NodeState.LOST))
     leaving.beat()
     assert world.node_row().state is NodeState.DRAINING
+
+
+def test_a_node_tells_on_which_machine_it_is(world: World, settings: Settings) -> None:
+    node(world, settings, slots=1)
+    assert world.node_row().machine == machine_id()
 
 
 def test_a_slot_that_the_node_has_no_more_goes_with_its_last_job(world: World, settings: Settings) -> None:

@@ -156,6 +156,31 @@ def test_a_gang_of_which_one_slot_is_taken_is_not_placed_at_all(world: World) ->
     assert world.slots("node-0") == ["free", "free"]
 
 
+def test_a_gang_of_two_machines_waits_until_each_gives_an_address_that_the_other_reaches(
+    world: World, settings: Settings
+) -> None:
+    world.node("node-0", machine="m")
+    world.node("node-1", machine="n", host="10.0.0.8")
+    gang, alone = world.job(nodes=2), world.job(devices_per_node=2)
+    run_step(world.engine, place_jobs, settings)
+    assert world.read(alone).state is JobState.DISPATCHED
+    assert "THAW_ADVERTISE_HOST" in (world.read(gang).wait_reason or "")
+    world.node("node-2", machine="m", host="10.0.0.7")
+    run_step(world.engine, place_jobs, settings)
+    assert world.read(gang).state is JobState.DISPATCHED
+
+
+def test_on_one_machine_a_gang_needs_no_address(world: World, settings: Settings) -> None:
+    for name in ("node-0", "node-1"):
+        world.node(name, machine="m")
+    world.node("gone", machine="n")
+    with transaction(world.engine) as session:
+        session.execute(update(NodeRow).where(NodeRow.id == "gone").values(state=NodeState.DRAINING))
+    gang = world.job(nodes=2)
+    run_step(world.engine, place_jobs, settings)
+    assert world.read(gang).state is JobState.DISPATCHED
+
+
 def test_a_gang_whose_second_node_is_silent_is_taken_back(world: World, settings: Settings) -> None:
     lives = {name: world.node(name) for name in ("node-0", "node-1")}
     gang = world.job(nodes=2, devices_per_node=2)

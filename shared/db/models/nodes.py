@@ -32,6 +32,7 @@ class NodeRow(Base):
     home: Mapped[UUID | None] = mapped_column(doc="of its work folder, where its dead leave their traces")
     queue: Mapped[str] = mapped_column(doc="the Celery queue that this node alone consumes")
     advertise_host: Mapped[str]
+    machine: Mapped[str | None] = mapped_column(doc="whose loopback it has; see shared/domain/addresses.py")
     port_base: Mapped[int]
     accelerator: Mapped[str] = mapped_column(doc="cpu, or the device's name")
     memory_bytes: Mapped[int | None] = mapped_column(BigInteger, doc="of one device")

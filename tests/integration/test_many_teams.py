@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -204,16 +205,31 @@ class Books:
         ]
 
     def left_over(self, waits: dict[str, str]) -> dict[str, list[str]]:
-        """By accelerator type, the nodes on which a waiting job would fit that its team may have there."""
-        jobs = [job for job in self._moment.queue if job.id in waits and job.nodes == 1]
+        """By accelerator type, the nodes on which a waiting job would fit that its team may have there.
+
+        Unless it must leave that to the first of its team's jobs that wait.
+        """
+        jobs = sorted((job for job in self._moment.queue if job.id in waits), key=attrgetter("order"))
         nodes = {type: self._would_serve(type, jobs) for type in self._size}
         return {type: found for type, found in nodes.items() if len(found) > KEPT_NODES}
 
     def _would_serve(self, type: str, jobs: list[Waiting]) -> list[str]:
         ours = [node for node in self._moment.nodes if node.accelerator == type]
-        fitting = {(job.team, job.devices_per_node) for job in jobs if could_ever_run(job, ours[0])}
-        wanted = [slots for team, slots in fitting if self._may_take(team, type, slots)]
+        fitting = [job for job in jobs if could_ever_run(job, ours[0])]
+        wanted = [
+            job.devices_per_node for job in fitting if job.nodes == 1 and self._may_have(job, type, jobs)
+        ]
         return [node.id for node in ours if self._room[node.id] >= min(wanted, default=SLOTS + 1)]
+
+    def _may_have(self, job: Waiting, type: str, line: list[Waiting]) -> bool:
+        """`line`: all that wait, in their order."""
+        first = next(one for one in line if one.team == job.team)
+        quota, slots = self._quota(job.team, type), job.devices_per_node
+        theirs = 0 if first is job else first.devices_per_node * first.nodes
+        both, most = self._held[job.team, type] + slots + theirs, quota.nominal + BORROWED
+        is_behind = theirs <= most < both if quota.borrowing_limit is not None else False
+        is_behind |= self._held[job.team, type] < quota.nominal < both and theirs <= quota.nominal
+        return self._may_take(job.team, type, slots) and not (theirs and is_behind)
 
     def _may_take(self, team: str, type: str, slots: int) -> bool:
         quota, would_hold = self._quota(team, type), self._held[team, type] + slots

@@ -13,7 +13,7 @@ from itertools import chain
 from shared.domain import waiting_words as words
 from shared.domain.cluster import Node, Running
 from shared.domain.quota import Books, Claim, TeamShare
-from shared.domain.room import Able, Room
+from shared.domain.room import Able, Room, n_working
 from shared.domain.standing import Standings
 from shared.domain.turns import Group, Next, Turn, turn_of
 
@@ -64,12 +64,14 @@ class Rights:
     def wait_first(self, asked: Next, claims: Mapping[str, Claim]) -> None:
         """It has found nothing; its team's younger jobs leave it what it waits for, if none older does.
 
-        A job that its team could not have at all, whatever else it holds, leaves them all.
+        A job that its team could not have at all, whatever else it holds, leaves them all; so does one for
+        which there are no nodes that take work.
         """
-        team, slots = asked.group.team, asked.group.shape.slots
-        owed = those(Claim.GUARANTEED, claims)
-        open = owed or [type for type, claim in claims.items() if not claim.is_barred]
-        for type in open or [type for type in claims if self.books.could_hold(team, type, slots)]:
+        team, shape = asked.group.team, asked.group.shape
+        classes = self.fitting[asked.group].classes
+        there = {type: claim for type, claim in claims.items() if n_working(classes[type]) >= shape.nodes}
+        open = those(Claim.GUARANTEED, there) or [type for type, one in there.items() if not one.is_barred]
+        for type in open or [type for type in there if self.books.could_hold(team, type, shape.slots)]:
             self._first_to_wait[team].setdefault(type, asked)
 
     def turn(self, head: Next) -> Turn:

@@ -10,6 +10,7 @@ import math
 from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from heapq import nsmallest
 from itertools import chain
 from typing import NamedTuple
 
@@ -189,20 +190,23 @@ class Room:
     def soonest(self, shape: Shape, able: Able) -> Found | None:
         """On which nodes so many slots are free first, as far as is known, else where the fewest are missing.
 
+        Last come those where what runs there does not hold enough of them: a slot that is dirty, or has a GPU
+        that is not fit for work, may stay so for days, and be the only one that is missing.
+
         While these are kept, both only get better there: later passes name them again, or others that come
         free sooner or have fewer missing. None: there are too few nodes.
         """
         found = []
         for type, classes in able.items():
             nodes = [node_id for alike in classes for node_id in alike.working]
-            first = sorted((self._free_in_s(id, shape.devices), self._missing(id, shape), id) for id in nodes)
-            if len(first) >= shape.nodes:
-                first = first[: shape.nodes]
-                found.append((first[-1][0], sum(missing for _, missing, _ in first), first, type))
+            ranked = ((*self._comes_free(id, shape.devices), self._missing(id, shape), id) for id in nodes)
+            first = nsmallest(shape.nodes, ranked)
+            if len(first) == shape.nodes:
+                found.append((first[-1][:2], sum(missing for *_, missing, _ in first), first, type))
         if not found:
             return None
         _, _, first, type = min(found)
-        return Found(type, tuple(node_id for _, _, node_id in first))
+        return Found(type, tuple(node_id for *_, node_id in first))
 
     def _by_type(self, shape: Shape) -> Mapping[str, list[NodeClass]]:
         """The classes whose nodes could run a part of the job if they were empty."""
@@ -233,15 +237,16 @@ class Room:
         """How many slots too few are free there; below zero where some are left over."""
         return shape.devices - len(self.free[node_id]) + self.kept[node_id]
 
-    def _free_in_s(self, node_id: str, devices: int) -> float:
+    def _comes_free(self, node_id: str, devices: int) -> tuple[float, bool]:
+        """In how many seconds so many slots are free there, and whether no end of a job is enough for it."""
         room = len(self.free[node_id]) - self.kept[node_id]
         if room >= devices:
-            return 0.0
+            return 0.0, False
         for remaining_s, slots in sorted(self._leaving_in[node_id]):
             room += slots
             if room >= devices:
-                return remaining_s
-        return math.inf
+                return remaining_s, False
+        return math.inf, True
 
     def _sort_in(self, node: Node) -> None:
         key = (node.accelerator, node.n_slots, node.memory_bytes, node.models, node.is_out_of_reach)
@@ -277,6 +282,11 @@ def _like(shape: Shape) -> Waiting:
         shape.nodes,
         registered_model=shape.registered_model,
     )
+
+
+def n_working(classes: Iterable[NodeClass]) -> int:
+    """How many of the nodes may be given work."""
+    return sum(len(alike.working) for alike in classes)
 
 
 def _n_nodes(classes: Iterable[NodeClass]) -> int:

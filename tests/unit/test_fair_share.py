@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -148,6 +149,17 @@ def test_small_jobs_pass_a_large_one_but_not_where_it_will_run() -> None:
     assert {part.node_id for placement in decision.placements for part in placement.parts} == {"late"}
     assert len(decision.placements) == 6
     assert [(one.job_id, one.node_id) for one in decision.reservations] == [("large", "soon")]
+
+
+def test_no_node_is_kept_that_waits_for_more_than_jobs_that_end() -> None:
+    """One of its slots is dirty, or its GPU ill, for nobody knows how long; the rest is there to be used."""
+    running = [runs("long", "a", "busy", 8, left=math.inf)]
+    queue = [job("large", "a", 8, at=1.0), *(job(f"s{i}", "a", at=2.0 + i) for i in range(9))]
+    decision = decide([node("ill", 7), node("busy", 0)], queue, running=running)
+    assert [(one.job_id, one.node_id) for one in decision.reservations] == [("large", "busy")]
+    assert len(decision.placements) == 7
+    alone = decide([node("ill", 7)], queue[:2])
+    assert [one.node_id for one in alone.reservations] == ["ill"], "where there is no other"
 
 
 def test_a_gang_counts_with_the_slots_of_all_its_nodes() -> None:

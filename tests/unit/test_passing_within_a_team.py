@@ -67,6 +67,13 @@ def test_a_job_that_its_team_could_never_have_holds_nobody_back() -> None:
         assert placed(decide(nodes, queue, teams=terms)) == ["a0", "a1", "a2"]
 
 
+def test_a_job_whose_nodes_take_no_work_holds_nobody_back() -> None:
+    nodes = [replace(node("m", 0), takes_work=False), Node("n", "gpu", 4, (0, 1, 2, 3))]
+    queue = [job("large", "a", 8), *small("a", 3)]
+    assert placed(decide(nodes, queue, teams={"a": owning(0, borrow=8)})) == ["a0", "a1", "a2"]
+    assert placed(decide(nodes, queue, teams={"a": owning(8, borrow=0)})) == ["a0", "a1", "a2"]
+
+
 def test_the_unused_part_of_a_quota_is_kept_for_the_first_that_is_within_the_whole() -> None:
     """All of both nodes is owed; else what the team's jobs hand back goes to its small ones for ever."""
     nodes = [node("m", 2), node("n", 0)]

@@ -19,7 +19,7 @@ how much is missing: both only get better there meanwhile, as nothing but a job 
 slots there.
 
 **What waits for its own team.** A job for which its team holds too much is not starved by its team's younger
-ones either: see `Books.claim_beside`. So what a team's nominal quota could hold starts once the jobs have
+ones either: see `Books.leaves_enough`. So what a team's nominal quota could hold starts once the jobs have
 ended that run when its turn in the team comes, and then those on the nodes that are kept for it, unless its
 team holds all of its nominal quota or more all along: then it would borrow, and owners go before it.
 

@@ -53,7 +53,7 @@ class Claim(Enum):
 
     @property
     def is_granted(self) -> bool:
-        return self in (Claim.GUARANTEED, Claim.BORROWED)
+        return self is Claim.GUARANTEED or self is Claim.BORROWED
 
     @property
     def is_barred(self) -> bool:
@@ -106,23 +106,17 @@ class Books:
             return Claim.OVER_LIMIT
         return self._borrowing(team, accelerator, slots, quota)
 
-    def claim_beside(self, team: str, accelerator: str, slots: int, older: int) -> Claim:
-        """The same, where an older job of the team waits for `older` of them: that is not to wait longer.
+    def leaves_enough(self, team: str, accelerator: str, slots: int, older: int) -> bool:
+        """Whether so many more leave an older job of the team, which waits for `older`, what it waits for.
 
-        Its part of the team's limits is left to it. And while the nominal quota, which could hold the older
-        job, is not all used, the younger ones use no more of it than the older one leaves, and borrow none:
-        else they would fill what comes free of it for ever.
+        That is its part of the team's limits. And while the nominal quota, which could hold the older job, is
+        not all used, the younger ones use no more of it than the older one leaves, and borrow none: else they
+        would fill what comes free of it for ever.
         """
-        alone, beside = self.claim(team, accelerator, slots), self.claim(team, accelerator, slots + older)
-        is_owed_some = self.used[team, accelerator] < self.quota(team, accelerator).nominal
-        is_short = is_owed_some and self.could_guarantee(team, accelerator, older)
-        if alone.is_granted and (beside.is_barred or (is_short and beside is not Claim.GUARANTEED)):
-            return Claim.BEHIND
-        return alone
-
-    def could_guarantee(self, team: str, accelerator: str, slots: int) -> bool:
-        """Whether so many are within its nominal quota, if it holds nothing else."""
-        return slots <= self.quota(team, accelerator).nominal
+        nominal, used = self.quota(team, accelerator).nominal, self.used[team, accelerator]
+        if used < nominal and older <= nominal:
+            return used + slots + older <= nominal
+        return not self.claim(team, accelerator, slots + older).is_barred
 
     def could_hold(self, team: str, accelerator: str, slots: int) -> bool:
         """Whether it may have so many, if it holds nothing else and nobody borrows."""

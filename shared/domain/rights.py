@@ -57,8 +57,10 @@ class Rights:
         team, slots = asked.group.team, asked.group.shape.slots
         claims = {type: self.books.claim(team, type, slots) for type in self.fitting[asked.group].classes}
         for type, first in self._first_to_wait[team].items():
-            if type in claims and first.job is not asked.job:
-                claims[type] = self.books.claim_beside(team, type, slots, first.group.shape.slots)
+            if type not in claims or first.job is asked.job or not claims[type].is_granted:
+                continue
+            if not self.books.leaves_enough(team, type, slots, first.group.shape.slots):
+                claims[type] = Claim.BEHIND
         return claims
 
     def wait_first(self, asked: Next, claims: Mapping[str, Claim]) -> None:
@@ -68,6 +70,8 @@ class Rights:
         which there are no nodes that take work.
         """
         team, shape = asked.group.team, asked.group.shape
+        if self._first_to_wait[team].keys() >= claims.keys():
+            return
         classes = self.fitting[asked.group].classes
         there = {type: claim for type, claim in claims.items() if n_working(classes[type]) >= shape.nodes}
         open = those(Claim.GUARANTEED, there) or [type for type, one in there.items() if not one.is_barred]

@@ -23,6 +23,7 @@ from api.services.turns import Turns
 from shared.artifacts import ArtifactStore
 from shared.db.engine import transaction
 from shared.db.keys import Caller, find_key
+from shared.db.past_usage import PastUsage
 from shared.db.scope import Scope
 from shared.domain.errors import Forbidden, Invalid, Unauthenticated
 from shared.domain.job_kind import JobKind
@@ -47,6 +48,7 @@ class Parts:
     feed: EventFeed
     metrics: ApiMetrics
     plans: PlanCache
+    past: PastUsage
     turns: Turns
     uploads: Semaphore
     """Lets in as many uploads as are checked and stored at once."""

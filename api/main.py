@@ -42,6 +42,7 @@ from api.services.plan_cache import PlanCache
 from api.services.turns import Turns
 from shared.artifacts import StoreOptions, open_store
 from shared.db.engine import for_single_reads, make_engine
+from shared.db.past_usage import PastUsage
 from shared.settings import Settings
 
 # Each may take a gigabyte of memory to be looked into.
@@ -85,6 +86,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _make_parts(settings: Settings) -> Parts:
     engine = make_engine(settings.database_url.get_secret_value(), statement_timeout_s=10, pool_size=20)
+    past = PastUsage(settings.usage_half_life_s)
     head = ScriptDirectory(str(_MIGRATIONS)).get_current_head()
     assert head is not None, "there are migrations beside this package"
     return Parts(
@@ -96,7 +98,8 @@ def _make_parts(settings: Settings) -> Parts:
         feed=EventFeed(engine),
         metrics=ApiMetrics(),
         plans=PlanCache(),
-        turns=Turns(settings),
+        past=past,
+        turns=Turns(settings, past),
         uploads=Semaphore(_UPLOADS_AT_ONCE),
         head_revision=head,
     )

@@ -22,7 +22,7 @@ _NOBODY, _MODEL = "nobody", "resnet18"
 
 
 def warm_up(parts: Parts) -> None:
-    """Plan a job of nobody, so that SQL is compiled and what is imported late is there.
+    """Plan a job of nobody and make a forecast: SQL is compiled, imported late what is, the past summed up.
 
     What is in memory then stays for the life of the process: the garbage collector is told not to look at it
     again, which would hold up a request for a tenth of a second now and then. A database that is away is no
@@ -33,6 +33,8 @@ def warm_up(parts: Parts) -> None:
             find_key(session, _NOBODY)
         with transaction(parts.engine) as session:
             resolve_job(Scope(session, _NOBODY, JobKind.FINE_TUNING), PlanSpec(model=_MODEL), PlanCache())
+            parts.past.read(session)
+            parts.turns.now(session)
     except (DBAPIError, ThawError) as error:
         structlog.stdlib.get_logger(__name__).warning("not_warmed_up", error=str(error).partition("\n")[0])
     gc.collect()

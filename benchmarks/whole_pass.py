@@ -33,7 +33,7 @@ from sqlalchemy import Engine, text
 from scheduler.placing import place_jobs
 from shared.db.engine import make_engine, transaction
 from shared.db.held_slots import load_running
-from shared.db.past_usage import PastUsage, past_usage
+from shared.db.past_usage import PastUsage
 from shared.db.placement import Offer, load_nodes, load_queue
 from shared.db.quotas import load_shares
 from shared.db.steps import run_step
@@ -152,9 +152,7 @@ def parts_of(engine: Engine, settings: Settings) -> list[dict[str, Any]]:
         "what runs": load_running,
         "quotas": load_shares,
         "the past": past.read,
-        "the past, from its beginning": lambda session: past_usage(
-            session, half_life_s=settings.usage_half_life_s
-        ),
+        "the past, from its beginning": lambda session: PastUsage(settings.usage_half_life_s).read(session),
     }
     rows = []
     for name, read in reads.items():

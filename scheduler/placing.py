@@ -29,8 +29,8 @@ def place_jobs(session: Session, settings: Settings, past: PastUsage | None = No
         return []
     decision = _decide(session, queue, settings, past or PastUsage(settings.usage_half_life_s))
     offers = placement.place_all(session, decision.placements[:_MOST_PLACED])
-    for preemption in decision.preemptions:
-        ask_back(session, preemption, actor=placement.ACTOR)
+    if decision.preemptions:
+        ask_back(session, decision.preemptions, actor=placement.ACTOR)
     new = {id: reason for id, reason in decision.reasons.items() if queue.reasons[id] != reason}
     placement.store_reasons(session, new)
     return offers
@@ -39,12 +39,10 @@ def place_jobs(session: Session, settings: Settings, past: PastUsage | None = No
 def _decide(
     session: Session, queue: placement.Queue, settings: Settings, past: PastUsage
 ) -> fairshare.Decision:
-    is_shared = len({job.team for job in queue.waiting}) > 1
     return fairshare.decide(
         placement.load_nodes(session, heard_within_s=settings.heard_within_s),
         queue.waiting,
         running=load_running(session),
         teams=load_shares(session),
-        # Whose turn it is matters only where several teams wait.
-        past=past.read(session) if is_shared else {},
+        past=past.read(session) if queue.is_shared else {},
     )

@@ -11,10 +11,9 @@ from api.errors import documented
 from api.quota_schemas import QuotaView, TeamQuotaView
 from shared.db import quotas
 from shared.db.models import Team
-from shared.db.past_usage import past_usage
+from shared.db.past_usage import PastUsage
 from shared.db.teams import check_team_takes, get_team
 from shared.domain.team_limits import TermsSpec
-from shared.settings import Settings
 
 router = APIRouter(prefix="/v1/teams", tags=["teams and keys"], route_class=AuditedRoute)
 
@@ -22,7 +21,7 @@ router = APIRouter(prefix="/v1/teams", tags=["teams and keys"], route_class=Audi
 @router.get("/{team}/quota", responses=documented(404))
 def get_one(team: str, session: SessionDep, caller: CallerDep, parts: PartsDep) -> TeamQuotaView:
     """A team's quotas, weight and limits, and what it holds of them. Operators see every team's."""
-    return _shown(session, parts.settings, get_team(session, caller, team))
+    return _shown(session, parts.past, get_team(session, caller, team))
 
 
 @router.put("/{team}/quota", responses=documented(403, 404, 409, 422))
@@ -38,14 +37,13 @@ def replace(
     check_team_takes(session, found)
     quotas.replace_terms(session, found.id, asked.terms(quotas.accelerators_known(session)))
     session.expire_all()
-    return _shown(session, parts.settings, found)
+    return _shown(session, parts.past, found)
 
 
-def _shown(session: Session, settings: Settings, team: Team) -> TeamQuotaView:
+def _shown(session: Session, past: PastUsage, team: Team) -> TeamQuotaView:
     terms = quotas.terms_of(session, team.id)
     held = quotas.slots_held(session, team.id)
-    past = past_usage(session, half_life_s=settings.usage_half_life_s, team_id=team.id)
-    average = {accelerator: slots for (_, accelerator), slots in past.items()}
+    average = {type: slots for (team_id, type), slots in past.read(session).items() if team_id == team.id}
     own = terms.share.quotas
     return TeamQuotaView(
         team=team.name,

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from api.schemas import AnyJob, EstimatedStart
 from shared.db.forecast import Forecast, Turn, forecast
 from shared.db.models import Job
+from shared.db.past_usage import PastUsage
 from shared.domain.job import JobState
 from shared.domain.time_left import Span
 from shared.settings import Settings
@@ -26,8 +27,10 @@ _MANY, _KEPT_S = 500, 3.0
 class Turns:
     """The turns of waiting jobs, as one process of the API tells them."""
 
-    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
-        self._settings, self._clock = settings, clock
+    def __init__(
+        self, settings: Settings, past: PastUsage, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._settings, self._past, self._clock = settings, past, clock
         self._lock = Lock()
         self._kept: Forecast | None = None
         self._kept_until = 0.0
@@ -49,12 +52,7 @@ class Turns:
 
     def now(self, session: Session) -> Forecast:
         """Every job's turn as of this moment."""
-        settings = self._settings
-        return forecast(
-            session,
-            heard_within_s=settings.heard_within_s,
-            usage_half_life_s=settings.usage_half_life_s,
-        )
+        return forecast(session, self._past, heard_within_s=self._settings.heard_within_s)
 
 
 def with_turn(view: View, made: Forecast, turn: Turn) -> View:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from shared.db.clock import now
 from shared.db.held_slots import load_running
 from shared.db.models import Allocation, Attempt, Job, NodeRow, Slot
-from shared.db.past_usage import past_usage
+from shared.db.past_usage import PastUsage
 from shared.db.placement import load_nodes, load_queue
 from shared.db.quotas import load_shares
 from shared.domain.cluster import Node
@@ -63,17 +63,18 @@ class Slots:
     unhealthy: int
 
 
-def forecast(session: Session, *, heard_within_s: float, usage_half_life_s: float) -> Forecast:
+def forecast(session: Session, past: PastUsage, *, heard_within_s: float) -> Forecast:
     """Where every waiting job of every team stands. For whom it may be told is for the caller to see to."""
     made_at = now(session).timestamp()
     holds = _holds_once_started(session, made_at)
     occupied = _nodes(session, made_at, heard_within_s=heard_within_s)
+    waits = load_queue(session)
     ordered = in_order(
-        load_queue(session).waiting,
+        waits.waiting,
         [node for node, _ in occupied],
         running=load_running(session),
         teams=load_shares(session),
-        past=past_usage(session, half_life_s=usage_half_life_s),
+        past=past.read(session) if waits.is_shared else {},
     )
     queue = [Ahead(turn.job, holds.get(turn.job.id, UNKNOWN), turn.is_barred) for turn in ordered]
     nodes = [_node_slots(node, held) for node, held in occupied]

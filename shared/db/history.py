@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from shared.db.models import Event, Job
 from shared.domain.job import FINAL_JOB_STATES, JobState, StopReason, transition
+
+_LARGE = (Job.spec, Job.resolved, Job.freeze_plan, Job.changes, Job.progress, Job.result, Job.error)
 
 
 def lock_job(session: Session, job_id: str) -> Job:
@@ -16,6 +19,22 @@ def lock_job(session: Session, job_id: str) -> Job:
     return session.scalars(
         select(Job).where(Job.id == job_id).with_for_update().execution_options(populate_existing=True)
     ).one()
+
+
+def lock_jobs(session: Session, job_ids: Collection[str], states: Collection[JobState]) -> dict[str, Job]:
+    """By id, those of the jobs that are in one of the states; who is held by somebody else is left out.
+
+    Locked in the order of their ids. What a job is, which may be large, is not read.
+    """
+    jobs = session.scalars(
+        select(Job)
+        .where(Job.id.in_(job_ids), Job.state.in_(states))
+        .order_by(Job.id)
+        .options(*map(defer, _LARGE))
+        .with_for_update(skip_locked=True)
+        .execution_options(populate_existing=True)
+    )
+    return {job.id: job for job in jobs}
 
 
 def record(

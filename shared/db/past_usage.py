@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from threading import Lock
 from typing import Any
 
 from sqlalchemy import (
@@ -32,32 +33,27 @@ _HALF_LIVES = 10  # what is older counts less than a thousandth
 _SETTLED_AFTER = timedelta(seconds=60)
 
 
-def past_usage(session: Session, *, half_life_s: float, team_id: str | None = None) -> Usage:
-    """What all teams, or one, have held."""
-    moment = now(session)
-    since = moment - timedelta(seconds=half_life_s * _HALF_LIVES)
-    held = or_(Allocation.ended_at > since, Allocation.state == AllocationState.CLAIMED)
-    return _summed(session, moment, half_life_s, held if team_id is None else held & (Job.team_id == team_id))
-
-
 class PastUsage:
-    """The same for whoever asks again and again: what has ended is summed up once.
+    """What all teams have held, for a process that asks again and again: what has ended is summed up once.
 
-    All that has ended decays alike, so its sum at one moment tells its sum at each later one.
+    All that has ended decays alike, so its sum at one moment tells its sum at each later one. Any thread may
+    ask.
     """
 
     def __init__(self, half_life_s: float) -> None:
         self._half_life_s = half_life_s
+        self._lock = Lock()
         self._ended: Usage = {}
         self._until: datetime | None = None
         """Up to which end they are in the sum, which is that of this moment."""
 
     def read(self, session: Session) -> Usage:
         """What all teams have held until now."""
-        moment = now(session)
-        self._settle(session, moment - _SETTLED_AFTER)
-        young = or_(Allocation.ended_at > self._until, Allocation.state == AllocationState.CLAIMED)
-        return self._with(_summed(session, moment, self._half_life_s, young), moment)
+        with self._lock:
+            moment = now(session)
+            self._settle(session, moment - _SETTLED_AFTER)
+            young = or_(Allocation.ended_at > self._until, Allocation.state == AllocationState.CLAIMED)
+            return self._with(_summed(session, moment, self._half_life_s, young), moment)
 
     def _settle(self, session: Session, until: datetime) -> None:
         """Add what has ended since, by its weight at that moment; the first time all that counts."""

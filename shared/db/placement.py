@@ -10,11 +10,11 @@ from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import ARRAY, Float, Text, and_, any_, cast, func, literal, or_, select, update
-from sqlalchemy.orm import Session, defer
+from sqlalchemy.orm import Session
 
 from shared.db.checkpoints import newest_checkpoints
 from shared.db.clock import seconds_ago
-from shared.db.history import move
+from shared.db.history import lock_jobs, move
 from shared.db.models import Allocation, Attempt, Job, NodeRow, Slot
 from shared.domain.addresses import Address, out_of_reach
 from shared.domain.cluster import Node, Placement, Waiting
@@ -30,7 +30,6 @@ from shared.ids import new_id
 
 ACTOR = "scheduler"
 _PASS_LOCK = 7241002
-_LARGE = (Job.spec, Job.resolved, Job.freeze_plan, Job.changes, Job.progress, Job.result, Job.error)
 
 
 @dataclass(frozen=True)
@@ -97,6 +96,11 @@ class Queue:
     waiting: list[Waiting]
     reasons: dict[str, str | None]
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether several teams wait: only then does it matter whose turn it is, and what they have held."""
+        return len({job.team for job in self.waiting}) > 1
+
 
 def load_queue(session: Session, *, yield_s: float = 0.0) -> Queue:
     """All queued jobs but those that handed their slots to others less than `yield_s` seconds ago.
@@ -156,7 +160,7 @@ def place_all(session: Session, placements: Sequence[Placement]) -> list[Offer]:
     if not placements:
         return []
     nodes = _lock_ready_nodes(session, {part.node_id for one in placements for part in one.parts})
-    jobs = _lock_queued(session, [one.job_id for one in placements])
+    jobs = lock_jobs(session, [one.job_id for one in placements], (JobState.QUEUED,))
     slots = _lock_free_slots(session, nodes)
     able = [one for one in placements if one.job_id in jobs and slots.keys() >= set(_slots_of(one))]
     attempts = _new_attempts(session, [jobs[one.job_id] for one in able], nodes, able)
@@ -212,19 +216,6 @@ def _lock_ready_nodes(session: Session, node_ids: Collection[str]) -> dict[str, 
         .execution_options(populate_existing=True)
     )
     return {node.id: node for node in nodes}
-
-
-def _lock_queued(session: Session, job_ids: Collection[str]) -> dict[str, Job]:
-    """Those that still wait. What a job is, which may be large, is not read."""
-    jobs = session.scalars(
-        select(Job)
-        .where(Job.id.in_(job_ids), Job.state == JobState.QUEUED)
-        .order_by(Job.id)
-        .options(*map(defer, _LARGE))
-        .with_for_update(skip_locked=True)
-        .execution_options(populate_existing=True)
-    )
-    return {job.id: job for job in jobs}
 
 
 def _lock_free_slots(session: Session, node_ids: Collection[str]) -> dict[tuple[str, int], Slot]:

@@ -16,7 +16,7 @@ from shared.db.engine import make_engine, transaction
 from shared.db.held_slots import load_running
 from shared.db.leases import Claim
 from shared.db.models import Allocation, ApiKey, Attempt, Job, Team
-from shared.db.past_usage import PastUsage, past_usage
+from shared.db.past_usage import PastUsage
 from shared.db.steps import run_step
 from shared.domain.job import JobState, Outcome, StopReason
 from shared.domain.quota import Quota, TeamShare
@@ -182,9 +182,9 @@ def test_the_past_is_counted_as_the_rules_say(world: World, settings: Settings) 
     with transaction(world.engine) as session:
         ended = func.clock_timestamp() - timedelta(hours=5)
         session.execute(update(Allocation).values(ended_at=ended, claimed_at=ended - timedelta(hours=2)))
-        found = past_usage(session, half_life_s=3 * 3600.0)
+        found = PastUsage(3 * 3600.0).read(session)
         session.execute(update(Allocation).values(ended_at=ended - timedelta(days=9)))
-        forgotten = past_usage(session, half_life_s=3 * 3600.0)
+        forgotten = PastUsage(3 * 3600.0).read(session)
     expected = held_on_average(3, 7 * 3600.0, 5 * 3600.0, half_life_s=3 * 3600.0)
     assert found == {("team-1", "cpu"): pytest.approx(expected, rel=1e-3)}
     assert forgotten == {}
@@ -204,10 +204,10 @@ def test_a_past_that_is_kept_is_that_which_is_summed_up_anew(
             session.execute(
                 update(Allocation).where(Allocation.ended_at.is_(None)).values(claimed_at=hour_ago)
             )
-            assert kept.read(session) == pytest.approx(past_usage(session, half_life_s=3600.0), rel=1e-3)
+            assert kept.read(session) == pytest.approx(PastUsage(3600.0).read(session), rel=1e-3)
         world.finish(claimed, Outcome.SUCCEEDED, result={})
         with transaction(world.engine) as session:
-            assert kept.read(session) == pytest.approx(past_usage(session, half_life_s=3600.0), rel=1e-3)
+            assert kept.read(session) == pytest.approx(PastUsage(3600.0).read(session), rel=1e-3)
     with transaction(world.engine) as session:
         session.execute(update(Allocation).values(slots=[]))
         assert kept.read(session)["team-1", "cpu"] > 1.0, "what has ended is not read again"

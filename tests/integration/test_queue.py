@@ -16,6 +16,7 @@ from api.views import job_summary
 from scheduler.placing import place_jobs
 from shared.db.engine import transaction
 from shared.db.models import Job, NodeRow, Slot, TeamQuota
+from shared.db.past_usage import PastUsage
 from shared.db.steps import run_step
 from shared.domain.job import JobState, NodeState, Outcome, SlotState, StopReason
 from shared.settings import Settings
@@ -211,7 +212,7 @@ def test_where_many_wait_those_who_ask_share_one_forecast_for_a_moment(
     world.node(slots=1)
     waiting = [world.read(api.job(training_file=api.data_set("a", "b"))["id"])]
     clock = [0.0]
-    turns = Turns(settings, clock=lambda: clock[0])
+    turns = Turns(settings, PastUsage(60.0), clock=lambda: clock[0])
 
     def place(job: Job) -> int | None:
         with transaction(api.engine) as session:

@@ -16,7 +16,6 @@ from shared.db.idempotency import forget_keys
 from shared.db.placement import Offer
 from shared.db.steps import run_step
 from shared.domain.errors import ThawError
-from shared.domain.keeping import is_due
 from shared.settings import Settings
 
 Finding = TypeVar("Finding")
@@ -83,8 +82,7 @@ def forget_old_entries(engine: Engine, settings: Settings) -> None:
 
 def delete_what_is_due(engine: Engine) -> None:
     """Jobs that are over, and uploads, which their teams keep no longer."""
-    jobs = [job.id for job in run_step(engine, keeping.oldest_jobs) if is_due(job)]
-    files = [file.id for file in run_step(engine, keeping.oldest_files) if is_due(file)]
+    jobs, files = run_step(engine, keeping.due_jobs), run_step(engine, keeping.due_files)
     deleted = {
         "jobs": sum(_each(engine, jobs, keeping.delete_job_if_due, actor=reconcile.ACTOR)),
         "files": sum(_each(engine, files, keeping.delete_file_if_due)),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from shared.db.batches import remove_some
 from shared.db.clock import seconds_ago
 from shared.db.keys import Caller
 from shared.db.models import ApiKey, AuditEntry, Team
@@ -68,16 +69,8 @@ def write_down(session: Session, entry: Audited) -> None:
 
 def forget_entries(session: Session, *, older_than_s: float) -> int:
     """Remove some of the entries that are older; how many."""
-    old = (
-        select(AuditEntry.id)
-        .where(AuditEntry.at < seconds_ago(older_than_s))
-        .order_by(AuditEntry.at)
-        .limit(_BATCH)
-        .with_for_update(skip_locked=True)
-    )
-    return len(
-        session.scalars(delete(AuditEntry).where(AuditEntry.id.in_(old)).returning(AuditEntry.id)).all()
-    )
+    is_old = AuditEntry.at < seconds_ago(older_than_s)
+    return remove_some(session, AuditEntry, is_old, order_by=AuditEntry.at, limit=_BATCH)
 
 
 def list_audit(session: Session, sought: Sought, *, after: int | None, limit: int) -> Page[AuditEntry]:

@@ -9,8 +9,11 @@ from sqlalchemy.orm import Session
 
 
 def seconds_ago(seconds: float) -> ColumnElement[datetime]:
-    """The moment that many seconds before this one."""
-    return func.clock_timestamp() - timedelta(seconds=seconds)
+    """The moment that many seconds before this statement began.
+
+    One moment for the whole statement: up to one that moves on from row to row, no index can be asked.
+    """
+    return func.statement_timestamp() - timedelta(seconds=seconds)
 
 
 def seconds_from_now(seconds: float) -> ColumnElement[datetime]:

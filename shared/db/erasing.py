@@ -7,12 +7,12 @@ another, are emptied. The files in the store go by the team's own row, see `shar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from sqlalchemy import ColumnElement, case, delete, exists, func, literal, null, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, case, delete, exists, func, literal, null, or_, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
+from shared.db.batches import remove_some
 from shared.db.models import Allocation, Artifact, Attempt, Checkpoint, Event, File, Job, Metric, Team
 
 _JOBS_A_STEP = 50
@@ -41,22 +41,15 @@ def erase_some(session: Session, team_id: str) -> bool:
 
 def _erase_jobs(session: Session, team_id: str) -> bool:
     """Whether there were any left."""
-    rest = select(Job.id).where(Job.team_id == team_id, Job.erased_at.is_(None)).order_by(Job.id)
+    is_left = Job.deleted_at.is_not(None), Job.erased_at.is_(None)
+    rest = select(Job.id).where(Job.team_id == team_id, *is_left).order_by(Job.id)
     jobs = session.scalars(rest.limit(_JOBS_A_STEP)).all()
     if not jobs:
         return False
-    removed = [_remove(session, table, jobs) for table in _OF_A_JOB]
+    removed = [remove_some(session, table, table.job_id.in_(jobs), limit=_ROWS_A_STEP) for table in _OF_A_JOB]
     if max(removed) < _ROWS_A_STEP:
         _empty(session, jobs)
     return True
-
-
-def _remove(session: Session, table: type[Any], jobs: Sequence[str]) -> int:
-    """Remove some of the rows that belong to these jobs; how many."""
-    key = tuple_(*table.__table__.primary_key.columns)
-    some = select(*table.__table__.primary_key.columns).where(table.job_id.in_(jobs)).limit(_ROWS_A_STEP)
-    query = delete(table).where(key.in_(some)).returning(table.job_id)
-    return len(session.scalars(query.execution_options(synchronize_session=False)).all())
 
 
 def _empty(session: Session, jobs: Sequence[str]) -> None:

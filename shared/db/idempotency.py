@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete, select, tuple_
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from shared.db.batches import remove_some
 from shared.db.clock import seconds_ago
 from shared.db.models import IdempotencyKey, Job
 from shared.db.scope import Scope
@@ -73,13 +74,5 @@ def _reused(how: str) -> Conflict:
 
 def forget_keys(session: Session, *, older_than_s: float) -> int:
     """Forget some of the keys that are older; how many."""
-    old = (
-        select(IdempotencyKey.team_id, IdempotencyKey.key)
-        .where(IdempotencyKey.created_at < seconds_ago(older_than_s))
-        .limit(_BATCH)
-        .with_for_update(skip_locked=True)
-    )
-    named = tuple_(IdempotencyKey.team_id, IdempotencyKey.key)
-    return len(
-        session.scalars(delete(IdempotencyKey).where(named.in_(old)).returning(IdempotencyKey.key)).all()
-    )
+    made = IdempotencyKey.created_at
+    return remove_some(session, IdempotencyKey, made < seconds_ago(older_than_s), order_by=made, limit=_BATCH)

@@ -93,7 +93,7 @@ def _uploads(session: Session, ids: Collection[str]) -> dict[str, UploadRow]:
 
 def _jobs(session: Session, ids: Collection[str]) -> dict[str, JobRow]:
     user = aliased(Job)
-    is_used = exists().where(user.base_job_id == Job.id, user.state.not_in(FINAL_JOB_STATES))
+    is_used = exists().where(user.base_job_id == Job.id, user.finished_at.is_(None))
     is_live = exists().where(Attempt.job_id == Job.id, Attempt.state.in_(LIVE_ATTEMPT_STATES))
     is_needed = Job.state.not_in(FINAL_JOB_STATES) | is_used | is_live
     rows = session.execute(

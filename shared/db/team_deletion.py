@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import and_, delete, exists, func, or_, select, update
+from sqlalchemy import and_, delete, func, select, update
 from sqlalchemy.orm import Session
 
+from shared.db.batches import among
 from shared.db.history import lock_job
 from shared.db.keys import Caller
 from shared.db.models import Attempt, File, IdempotencyKey, Job, Team
@@ -69,7 +70,7 @@ def owned(session: Session, team_id: str) -> Owned:
 def unfinished_jobs(session: Session, team_id: str) -> int:
     """How many of the team's jobs are not over."""
     query = select(func.count()).select_from(Job)
-    return session.scalar(query.where(Job.team_id == team_id, Job.state.not_in(FINAL_JOB_STATES))) or 0
+    return session.scalar(query.where(Job.team_id == team_id, Job.finished_at.is_(None))) or 0
 
 
 def jobs_to_end(session: Session) -> Sequence[str]:
@@ -78,7 +79,7 @@ def jobs_to_end(session: Session) -> Sequence[str]:
     return session.scalars(
         select(Job.id)
         .join(Team, Team.id == Job.team_id)
-        .where(_IS_GOING, Job.state.not_in(FINAL_JOB_STATES), ~is_leaving)
+        .where(_IS_GOING, Job.finished_at.is_(None), ~is_leaving)
         .order_by(Job.id)
         .limit(_JOBS_A_STEP)
     ).all()
@@ -113,7 +114,7 @@ def carry_on(session: Session, team_id: str) -> str | None:
         rest = select(entity.id).where(entity.team_id == team_id, entity.deleted_at.is_(None)).limit(BATCH)
         session.execute(
             update(entity)
-            .where(entity.id.in_(rest))
+            .where(entity.id == among(rest))
             .values(deleted_at=func.clock_timestamp())
             .execution_options(synchronize_session=False)
         )
@@ -122,9 +123,10 @@ def carry_on(session: Session, team_id: str) -> str | None:
 
 def _is_at_work(session: Session, team_id: str) -> bool:
     """Whether a job of the team is not over, or an attempt of one may still write."""
-    is_live = exists().where(Attempt.job_id == Job.id, Attempt.state.in_(LIVE_ATTEMPT_STATES))
-    at_work = or_(Job.state.not_in(FINAL_JOB_STATES), is_live)
-    return session.scalar(select(Job.id).where(Job.team_id == team_id, at_work).limit(1)) is not None
+    theirs = select(Job.id).where(Job.team_id == team_id).limit(1)
+    live = theirs.join(Attempt, Attempt.job_id == Job.id).where(Attempt.state.in_(LIVE_ATTEMPT_STATES))
+    at_work = (theirs.where(Job.finished_at.is_(None)), live)
+    return any(session.scalar(query) is not None for query in at_work)
 
 
 def _end_if_empty(session: Session, team: Team) -> bool:

@@ -37,6 +37,8 @@ class File(Base):
     __table_args__ = (
         CheckConstraint("bytes >= 0", name="bytes"),
         Index("ix_files_team_id_created_at", "team_id", "created_at", "id"),
+        # Which are kept no longer?
+        Index("ix_files_there", "team_id", "created_at", postgresql_where=text("deleted_at is null")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -75,17 +77,35 @@ class Job(Base):
             "finished_at",
             postgresql_where=text("finished_at is not null and deleted_at is null"),
         ),
+        # Which are not over? Of few teams, and few of theirs.
+        Index("ix_jobs_unfinished", "team_id", postgresql_where=text("finished_at is null")),
+        # Which are still to be emptied, of a team that is gone?
+        Index(
+            "ix_jobs_deleted",
+            "team_id",
+            "id",
+            postgresql_where=text("deleted_at is not null and erased_at is null"),
+        ),
         Index("ix_jobs_waiting", "id", postgresql_where=text("state = 'validating_files'")),
-        Index("ix_jobs_base_job_id", "base_job_id", postgresql_where=text("base_job_id is not null")),
-        # Whether a file may be deleted: does an unfinished job use it?
-        Index("ix_jobs_training_file_id", "training_file_id"),
+        # Whether a job or a file is needed, and when it last was: by however many.
+        Index(
+            "ix_jobs_base_job_id",
+            "base_job_id",
+            "finished_at",
+            postgresql_where=text("base_job_id is not null"),
+        ),
+        Index("ix_jobs_training_file_id", "training_file_id", "finished_at"),
         Index(
             "ix_jobs_validation_file_id",
             "validation_file_id",
+            "finished_at",
             postgresql_where=text("validation_file_id is not null"),
         ),
         Index(
-            "ix_jobs_weights_file_id", "weights_file_id", postgresql_where=text("weights_file_id is not null")
+            "ix_jobs_weights_file_id",
+            "weights_file_id",
+            "finished_at",
+            postgresql_where=text("weights_file_id is not null"),
         ),
     )
 

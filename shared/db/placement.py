@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from shared.db.checkpoints import newest_checkpoints
 from shared.db.clock import seconds_ago
 from shared.db.history import lock_jobs, move
-from shared.db.models import Allocation, Attempt, Job, NodeRow, Slot
+from shared.db.models import Allocation, Attempt, Job, NodeRow, Slot, Team
 from shared.domain.addresses import Address, out_of_reach
 from shared.domain.cluster import Node, Placement, Waiting
 from shared.domain.job import (
@@ -105,8 +105,10 @@ class Queue:
 def load_queue(session: Session, *, yield_s: float = 0.0) -> Queue:
     """All queued jobs but those that handed their slots to others less than `yield_s` seconds ago.
 
-    Of `resolved`, which may be large, only the network that is trained.
+    Nor those of a team that is being deleted: they are about to be cancelled. Of `resolved`, which may be
+    large, only the network that is trained.
     """
+    going = select(Team.id).where(Team.deletion_asked_at.is_not(None))
     rows = session.execute(
         select(
             Job.id,
@@ -122,6 +124,7 @@ def load_queue(session: Session, *, yield_s: float = 0.0) -> Queue:
         ).where(
             Job.state == JobState.QUEUED,
             or_(Job.preempted_at.is_(None), Job.preempted_at <= seconds_ago(yield_s)),
+            Job.team_id.not_in(going),
         )
     ).all()
     waiting = [

@@ -159,6 +159,21 @@ def test_what_a_team_has_ends_first_and_then_the_team(api: ApiHouse, world: Worl
     assert count(api, File, File.team_id == "team-1", File.deleted_at.is_(None)) == 0
 
 
+def test_no_job_of_a_team_is_started_while_others_of_it_are_being_cancelled(
+    api: ApiHouse, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(team_deletion, "_JOBS_A_STEP", 1)
+    world.node()
+    jobs = [world.job() for _ in range(4)]
+    delete(api, confirm="one")
+    waiting = []
+    for _ in jobs:
+        scheduler(api).step()
+        waiting.append(sum(world.read(job).state is JobState.QUEUED for job in jobs))
+    assert waiting == [3, 2, 1, 0]
+    assert count(api, Attempt) == 0
+
+
 def test_a_new_team_of_that_name_sees_nothing_of_the_old_one(api: ApiHouse, world: World) -> None:
     world.finish(world.running(), Outcome.SUCCEEDED, result={})
     old = key_of(api, "team-1")

@@ -251,6 +251,25 @@ def test_what_a_request_names_of_another_team_cannot_be_told_from_none(
     assert asked > 30
 
 
+def test_another_teams_checkpoint_is_none_of_an_own_job(house: ApiHouse, ours: Team, theirs: Team) -> None:
+    """Below a path of the own team's, where the job is found."""
+    names = [name for name, _ in routes(lambda name, _: "checkpoint_id" in name)]
+    assert len(names) == 2
+    named = [{"naming": {"after": ids["checkpoint"]}} for ids in (theirs.ids, MADE_UP)]
+    lists = [
+        ask(house, f"get {JOBS}/{{job_id}}/checkpoints", ours.ids, ours.roles["owner"], **one)
+        for one in named
+    ]
+    _assert_alike(*lists, theirs.ids, "after")
+    for name in names:
+        real, none = (
+            ask(house, name, {**ours.ids, "checkpoint": ids["checkpoint"]}, ours.roles["owner"])
+            for ids in (theirs.ids, MADE_UP)
+        )
+        assert real.status_code == 404, (name, real.text)
+        _assert_alike(real, none, theirs.ids, name)
+
+
 def test_no_list_holds_anything_of_another_team(house: ApiHouse, ours: Team, theirs: Team) -> None:
     for name, _ in routes(lambda name, route: name.startswith("get ") and route.who == EVERYBODY):
         if "{" in name:

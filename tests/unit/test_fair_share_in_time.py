@@ -107,9 +107,14 @@ class Cluster:
 @given(st.integers(0, 10_000))
 def test_what_was_placed_within_a_quota_is_never_preempted_and_preempting_ends(seed: int) -> None:
     chance = random.Random(seed)
+    nominal = {team: chance.randint(0, 12) for team in "abc"}
     teams = {
-        team: TeamShare(quotas={"cpu": Quota(chance.randint(0, 12), chance.choice((None, None, 8)))})
-        for team in ("a", "b", "c")
+        team: TeamShare(
+            quotas={
+                "cpu": Quota(slots, chance.choice((None, None, 8)), chance.choice((None, None, slots // 2)))
+            }
+        )
+        for team, slots in nominal.items()
     }
     cluster = Cluster(n_nodes=3, teams=teams)
     for number in range(40):

@@ -201,11 +201,51 @@ def test_who_borrows_leaves_free_what_others_do_not_lend(scene: Scene) -> None:
             continue
         free = sum(len(node.free_slots) for node in nodes if node.accelerator == kind)
         idle = sum(
-            max(0, share.quotas.get(kind, Quota()).unlent - now[owner, kind] - promised[owner, kind])
+            max(0, unlent(share.quotas.get(kind, Quota())) - now[owner, kind] - promised[owner, kind])
             for owner, share in scene.teams.items()
             if owner != team
         )
         assert free >= idle
+
+
+def unlent(quota: Quota) -> int:
+    """What nobody else gets of it."""
+    return 0 if quota.lending_limit is None else quota.nominal - quota.lending_limit
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(1, 8), min_size=1, max_size=4),
+    st.lists(st.tuples(st.integers(1, 8), st.integers(0, 8), st.integers(0, 8)), min_size=1, max_size=2),
+    st.integers(0, 4),
+)
+def test_small_jobs_borrow_all_that_is_lent_and_no_more(
+    sizes: list[int], owners: list[tuple[int, int, int]], wanted: int
+) -> None:
+    """Owners by nominal quota, what they lend of it and what they hold; the last one wants some more."""
+    nodes, running, teams = [], [], {}
+    free = [(f"n{i}", slot) for i, slots in enumerate(sizes) for slot in range(slots)]
+    for i, (nominal, lends, holds) in enumerate(owners):
+        teams[f"owner{i}"] = TeamShare(quotas={"gpu": Quota(nominal, None, min(nominal, lends))})
+        for n in range(min(nominal, holds, len(free))):
+            running.append(Running(f"r{i}-{n}", f"owner{i}", ((free.pop()[0], 1),), "gpu", float(n)))
+    for i, slots in enumerate(sizes):
+        open = tuple(slot for node, slot in free if node == f"n{i}")
+        nodes.append(Node(f"n{i}", "gpu", slots, open))
+    queue = [Waiting(f"g{i:02}", (0, float(i), f"g{i:02}"), 1, "any", team="guest") for i in range(40)]
+    last = f"owner{len(owners) - 1}"
+    queue += [Waiting(f"o{i}", (0, 99.0, f"o{i}"), 1, "any", team=last) for i in range(wanted)]
+    decision = decide(nodes, queue, running=running, teams=teams)
+    held_now = held(running)
+    for placement in decision.placements:
+        held_now["guest" if placement.job_id.startswith("g") else last, "gpu"] += 1
+    quotas = {owner: share.quotas["gpu"] for owner, share in teams.items()}
+    kept = sum(max(0, unlent(quota) - held_now[owner, "gpu"]) for owner, quota in quotas.items())
+    left = len(free) - len(decision.placements)
+    assert left >= kept or not held_now["guest", "gpu"]
+    assert left <= kept, "and all else is borrowed"
+    if any("at any time" in reason for id, reason in decision.reasons.items() if id.startswith("g")):
+        assert held_now["guest", "gpu"] + sum(map(unlent, quotas.values())) >= sum(sizes)
 
 
 @settings(deadline=None)
@@ -270,9 +310,9 @@ def test_no_slot_is_idle_that_a_waiting_and_permitted_job_fits(scene: Scene) -> 
     for one in decision.reservations:
         kept[one.node_id] += one.slots
     books = Books(nodes, running, scene.teams)
-    owed_teams = {job.team for job in scene.queue if job.id in taking_back}
+    owed = {team for team, slots in taken_back(scene, decision).items() if slots}
     for job in scene.queue:
-        if job.id not in decision.reasons or job.team in owed_teams:
+        if job.id not in decision.reasons or job.id in taking_back:
             continue
         allowed = scene.teams.get(job.team, NO_SHARE).accelerators
         with_room = Counter(
@@ -281,10 +321,20 @@ def test_no_slot_is_idle_that_a_waiting_and_permitted_job_fits(scene: Scene) -> 
             if could_ever_run(job, node) and len(node.free_slots) - kept[node.id] >= job.devices_per_node
         )
         for kind, n_nodes in with_room.items():
-            if n_nodes < job.nodes or (allowed is not None and kind not in allowed):
+            if (
+                n_nodes < job.nodes
+                or (allowed is not None and kind not in allowed)
+                or (job.team, kind) in owed
+            ):
                 continue
             claim = books.claim(job.team, kind, job.devices_per_node * job.nodes)
-            set_aside = any(kinds[id] == kind for id, n in kept.items() if n)
+            # Then what is kept for a job is not there to be borrowed from what others do not lend.
+            is_lent_in_part = any(
+                unlent(share.quotas.get(kind, Quota()))
+                for team, share in scene.teams.items()
+                if team != job.team
+            )
+            set_aside = is_lent_in_part and any(kinds[id] == kind for id, n in kept.items() if n)
             is_behind = any(
                 not fits_beside(books, job, older, kind) for older in older_left(scene, decision, job)
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections import Counter
@@ -217,19 +218,22 @@ class Books:
         ours = [node for node in self._moment.nodes if node.accelerator == type]
         fitting = [job for job in jobs if could_ever_run(job, ours[0])]
         wanted = [
-            job.devices_per_node for job in fitting if job.nodes == 1 and self._may_have(job, type, jobs)
+            job.devices_per_node for job in fitting if job.nodes == 1 and self._may_have(job, type, fitting)
         ]
         return [node.id for node in ours if self._room[node.id] >= min(wanted, default=SLOTS + 1)]
 
     def _may_have(self, job: Waiting, type: str, line: list[Waiting]) -> bool:
-        """`line`: all that wait, in their order."""
-        first = next(one for one in line if one.team == job.team)
-        quota, slots = self._quota(job.team, type), job.devices_per_node
-        theirs = 0 if first is job else first.devices_per_node * first.nodes
-        both, most = self._held[job.team, type] + slots + theirs, quota.nominal + BORROWED
-        is_behind = theirs <= most < both if quota.borrowing_limit is not None else False
-        is_behind |= self._held[job.team, type] < quota.nominal < both and theirs <= quota.nominal
-        return self._may_take(job.team, type, slots) and not (theirs and is_behind)
+        """Beside what its team's first waits for. `line`: all that wait and could run there, in order."""
+        quota, held = self._quota(job.team, type), self._held[job.team, type]
+        limit = math.inf if quota.borrowing_limit is None else quota.nominal + quota.borrowing_limit
+        firsts = (one for one in line if one.team == job.team and slots_of(one) <= limit)
+        first = next(firsts, job)
+        if first is not job:
+            both, theirs = held + slots_of(job) + slots_of(first), slots_of(first)
+            is_short = held < quota.nominal < both and theirs <= quota.nominal
+            if both > limit or is_short:
+                return False
+        return self._may_take(job.team, type, slots_of(job))
 
     def _may_take(self, team: str, type: str, slots: int) -> bool:
         quota, would_hold = self._quota(team, type), self._held[team, type] + slots
@@ -248,3 +252,8 @@ class Books:
 def kept(quota: Quota) -> int:
     """What the team lends nobody."""
     return 0 if quota.lending_limit is None else quota.nominal - quota.lending_limit
+
+
+def slots_of(job: Waiting) -> int:
+    """On all of its nodes."""
+    return job.devices_per_node * job.nodes

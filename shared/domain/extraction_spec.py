@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from pydantic import Field
 
 from shared.domain.activations import Dtype, Output, Pool
 from shared.domain.module_selection import ModulePatterns
-from shared.domain.spec import AnyJobSpec, AnyPreprocessing, Auto, Normalize, check_divided
+from shared.domain.spec import AnyJobSpec, AnyPreprocessing, Auto, BatchSize, Normalize, check_divided
 
 AUTO_BATCH_A_RANK = 32
 
@@ -32,7 +30,7 @@ class ExtractionSpec(AnyJobSpec):
     )
     dtype: Dtype = "float32"
     preprocessing: ExtractionPreprocessing = Field(default_factory=ExtractionPreprocessing)
-    batch_size: Annotated[int, Field(ge=1, le=65_536)] | Auto = Field(
+    batch_size: BatchSize | Auto = Field(
         "auto", description="global: the ranks share it; auto is 32 for each of them"
     )
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from shared.domain.errors import Invalid
 from shared.domain.memory import Needs, gib, largest_batch, peak
 from shared.domain.plan_figures import Device, Fit
+from shared.domain.spec import LARGEST_BATCH
 
-MOST_SAMPLES = 65_536
 _OVERRIDE = "resources.min_memory_bytes, which counts in place of the estimate, says what a GPU must have"
 
 
@@ -137,7 +137,7 @@ def _fit(demand: Demand, kind: NodeKind) -> Fit:
 def _largest(demand: Demand, kind: NodeKind) -> int | None:
     if kind.memory_bytes is None:
         return None
-    most = MOST_SAMPLES // demand.world_size
+    most = LARGEST_BATCH // demand.world_size
     return demand.world_size * largest_batch(demand.needs[kind.device], kind.memory_bytes, most)
 
 

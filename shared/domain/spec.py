@@ -23,6 +23,8 @@ NEpochs = Annotated[int, Field(ge=1, le=10_000)]
 LearningRate = Annotated[float, Field(gt=0, le=10)]
 Priority = Annotated[int, Field(ge=-1000, le=1000)]
 DurationS = Annotated[int, Field(ge=1, le=30 * 24 * 3600)]
+LARGEST_BATCH = 65_536
+BatchSize = Annotated[int, Field(ge=1, le=LARGEST_BATCH)]
 
 
 class Strict(BaseModel):
@@ -42,7 +44,7 @@ class Hyperparameters(Strict):
     """How to train. `batch_size` is global: the ranks share it."""
 
     n_epochs: NEpochs | Auto = "auto"
-    batch_size: Annotated[int, Field(ge=1, le=65_536)] | Auto = "auto"
+    batch_size: BatchSize | Auto = "auto"
     learning_rate: LearningRate | Auto = "auto"
     optimizer: Literal["adamw", "sgd"] = "adamw"
     momentum: float | None = Field(None, ge=0, lt=1, description="sgd only; 0.9 when left out")

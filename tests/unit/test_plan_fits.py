@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 from planned_network import subject
+from pydantic import ValidationError
 
 from shared.domain.errors import Invalid
 from shared.domain.fits import Demand, NodeKind, check_fits, fits, warnings
 from shared.domain.memory import peak
 from shared.domain.plan import planned
+from shared.domain.spec import Hyperparameters
 
 GIB = 2**30
 
@@ -48,6 +50,15 @@ def test_the_batch_that_would_fit_is_one_that_the_ranks_divide() -> None:
     more = demand(world_size=4, batch_size=fit.largest_batch_size + 4)
     assert fits(again, [gpu("A", 16)])[0].fits is True
     assert fits(more, [gpu("A", 16)])[0].fits is False
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_a_batch_that_would_fit_is_one_that_a_job_may_ask_for(world_size: int) -> None:
+    (fit,) = fits(demand(world_size=world_size, batch_size=world_size), [gpu("A", 2**20)])
+    assert fit.largest_batch_size is not None
+    assert Hyperparameters(batch_size=fit.largest_batch_size)
+    with pytest.raises(ValidationError, match="less than or equal"):
+        Hyperparameters(batch_size=fit.largest_batch_size + world_size)
 
 
 def test_a_device_that_does_not_hold_the_process_alone_fits_no_batch() -> None:
@@ -123,6 +134,19 @@ class TestRefusal:
         assert no.value.param == "resources"
 
     @pytest.mark.parametrize(
+        ("kinds", "named"),
+        [
+            ([gpu("A", 8), NodeKind("cpu", 9 * GIB, 1)], "A"),
+            ([gpu("A", 2), NodeKind("cpu", 9 * GIB, 1)], "cpu"),
+            ([gpu("A", 0.1), gpu("B", 0.25), gpu("C", 0.2)], "B"),
+        ],
+        ids=["more memory holds fewer in full precision", "it still holds more", "none holds any"],
+    )
+    def test_the_kind_that_comes_nearest_is_named(self, kinds: list[NodeKind], named: str) -> None:
+        with pytest.raises(Invalid, match=f"on {named} it needs"):
+            check_fits(demand(precision="auto"), kinds)
+
+    @pytest.mark.parametrize(
         "kinds",
         [
             [],
@@ -143,6 +167,13 @@ class TestRefusal:
             check_fits(gang, kinds)
         check_fits(gang, [gpu("A", 4), gpu("A", 80), replace(gpu("A", 79), lost=1)])
         check_fits(gang, [gpu("A", 4), gpu("A", 80), gpu("A", None)])
+
+    def test_a_gang_is_not_made_up_of_two_kinds(self) -> None:
+        gang = replace(demand(), nodes=2)
+        kinds = [gpu("A", 80), gpu("B", 80), gpu("B", 4)]
+        with pytest.raises(Invalid, match="fits fewer than 2 nodes of a kind: on B it needs"):
+            check_fits(gang, kinds)
+        check_fits(gang, [*kinds, replace(gpu("B", 79), lost=1)])
 
     def test_what_a_person_says_counts_in_place_of_the_estimate(self) -> None:
         kinds = [gpu("A", 4)]

@@ -13,8 +13,7 @@ from shared.db.clock import seconds_ago
 from shared.db.keys import Caller
 from shared.db.models import ApiKey, AuditEntry, Team
 from shared.db.paging import Page, read_page
-from shared.db.scope import storable as comparable
-from shared.db.storable import storable
+from shared.db.storable import comparable, storable
 
 _BATCH = 1000
 

@@ -7,14 +7,14 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from shared.db.models import RegisteredModel
-from shared.db.scope import storable
+from shared.db.storable import comparable
 
 
 def registered(session: Session, name: str) -> RegisteredModel | None:
     """The newest description of the model, None where no node has offered it."""
     return session.scalars(
         select(RegisteredModel)
-        .where(RegisteredModel.name == storable(name))
+        .where(RegisteredModel.name == comparable(name))
         .order_by(RegisteredModel.described_at.desc())
         .limit(1)
     ).one_or_none()

@@ -9,9 +9,7 @@ attempt a step that arrives late changes nothing.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, exists, func, select, update
@@ -23,7 +21,7 @@ from shared.db.fence import lock_writer
 from shared.db.history import record
 from shared.db.kept_work import keep_up_to
 from shared.db.models import Attempt, Checkpoint, Job
-from shared.db.storable import storable
+from shared.db.storable import plain, storable
 from shared.domain.events import CHECKPOINT_MISMATCH, UNUSABLE_CHECKPOINT, CheckpointManifest
 from shared.domain.retention import KEPT_UNLESS_TOLD, superfluous
 from shared.ids import new_id
@@ -77,7 +75,7 @@ def add_checkpoint(
             step=manifest.step,
             is_best=manifest.is_best,
             storage_prefix=storage_prefix,
-            manifest=_plain(manifest),
+            manifest=plain(manifest),
         )
         .on_conflict_do_nothing(index_elements=["attempt_id", "step"])
         .returning(Checkpoint.id)
@@ -208,13 +206,7 @@ def _tell(
         data={
             "checkpoint": id,
             "step": manifest.step,
-            "metrics": _plain(manifest)["metrics"],
+            "metrics": plain(manifest)["metrics"],
             "dropped": list(dropped),
         },
     )
-
-
-def _plain(manifest: CheckpointManifest) -> dict[str, Any]:
-    """As JSON that Postgres takes: NUL, which it refuses, is replaced."""
-    plain: dict[str, Any] = storable(json.loads(manifest.model_dump_json()))
-    return plain

@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 from shared.db.endings import lock_allocations, settle, withdraw_offers
 from shared.db.fence import lock_attempt
 from shared.db.models import Allocation, Attempt, Job, NodeRow
-from shared.db.scope import storable
 from shared.db.stops import ask_to_stop
+from shared.db.storable import comparable
 from shared.domain.errors import NotFound
 from shared.domain.job import (
     LIVE_ALLOCATION_STATES,
@@ -137,7 +137,7 @@ def leave(session: Session, token: UUID, *, node_id: str, actor: str, reason: st
 
 
 def _lock_node(session: Session, node_id: str) -> NodeRow:
-    query = select(NodeRow).where(NodeRow.id == storable(node_id)).with_for_update()
+    query = select(NodeRow).where(NodeRow.id == comparable(node_id)).with_for_update()
     node = session.scalars(query.execution_options(populate_existing=True)).one_or_none()
     if node is None:
         raise no_such_node(session, node_id)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from shared.db.drains import no_such_node
 from shared.db.models import Allocation, Attempt, Job, NodeRow, Slot
-from shared.db.scope import storable
+from shared.db.storable import comparable
 
 Holders: TypeAlias = Mapping[tuple[str, int], str]
 """(node, slot's index) -> the job that holds the slot."""
@@ -27,7 +27,7 @@ class NodeView:
 
 def one_node(session: Session, node_id: str) -> NodeView:
     """The node of that name. Raises NotFound, naming those that are near."""
-    node = session.scalar(select(NodeRow).where(NodeRow.id == storable(node_id)))
+    node = session.scalar(select(NodeRow).where(NodeRow.id == comparable(node_id)))
     if node is None:
         raise no_such_node(session, node_id)
     slots = session.scalars(select(Slot).where(Slot.node_id == node.id).order_by(Slot.index))

@@ -12,7 +12,8 @@ from shared.db.deletion import check_base_stays
 from shared.db.history import move, record, record_created
 from shared.db.models import Allocation, Artifact, Attempt, Job, Metric
 from shared.db.paging import Order, Page, by_creation, read_page
-from shared.db.scope import Scope, storable
+from shared.db.scope import Scope
+from shared.db.storable import comparable
 from shared.db.teams import check_team_stays
 from shared.domain.errors import NotFound
 from shared.domain.job import JobState
@@ -43,7 +44,7 @@ def list_jobs(
     last = scope.get(Job, after) if after is not None else None
     query = scope.select(Job)
     for key, value in metadata.items():
-        query = query.where(Job.spec["metadata"][storable(key)].astext.is_not_distinct_from(value))
+        query = query.where(Job.spec["metadata"][comparable(key)].astext.is_not_distinct_from(value))
     return read_page(scope.session, by_creation(query, Job, last, order), limit)
 
 
@@ -74,7 +75,7 @@ def artifacts(scope: Scope, job_id: str, *, after: str | None, limit: int) -> Pa
     scope.get(Job, job_id)
     query = scope.select_of_job(Artifact, job_id).order_by(Artifact.name)
     if after is not None:
-        query = query.where(Artifact.name > storable(after))
+        query = query.where(Artifact.name > comparable(after))
     return read_page(scope.session, query, limit)
 
 
@@ -82,7 +83,7 @@ def artifact(scope: Scope, job_id: str, name: str) -> Artifact:
     """One file of a job's result. Raises NotFound, naming those that there are."""
     scope.get(Job, job_id)
     query = scope.select_of_job(Artifact, job_id)
-    found = scope.session.scalar(query.where(Artifact.name == storable(name)))
+    found = scope.session.scalar(query.where(Artifact.name == comparable(name)))
     if found is not None:
         return found
     known = ", ".join(a.name for a in artifacts(scope, job_id, after=None, limit=20).rows) or "none yet"

@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 from shared.db.checkpoints import NEWEST_FIRST, usable
 from shared.db.models import Attempt, Checkpoint, Job
 from shared.db.paging import Page
-from shared.db.scope import Scope, storable
+from shared.db.scope import Scope
+from shared.db.storable import comparable
 from shared.domain.errors import NotFound
 from shared.domain.retention import best_of
 
@@ -59,7 +60,7 @@ def _of(scope: Scope, job_id: str) -> Select[Checkpoint, int]:
 
 def _find(scope: Scope, job_id: str, checkpoint_id: str, param: str | None = None) -> Row[Checkpoint, int]:
     found = scope.session.execute(
-        _of(scope, job_id).where(Checkpoint.id == storable(checkpoint_id))
+        _of(scope, job_id).where(Checkpoint.id == comparable(checkpoint_id))
     ).one_or_none()
     if found is None:
         raise NotFound(f"job {job_id} has no checkpoint {checkpoint_id!r}", param=param)

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from shared.db.keys import Caller, is_valid
 from shared.db.models import ApiKey
 from shared.db.paging import Order, Page, by_creation, read_page
-from shared.db.scope import storable
+from shared.db.storable import comparable
 from shared.domain.errors import Conflict, NotFound
 from shared.domain.roles import check_keeps
 
@@ -26,7 +26,7 @@ def list_keys(
 
 def get_key(session: Session, caller: Caller, key_id: str) -> ApiKey:
     """The key of that id. Raises NotFound, for a key that the caller may not see too."""
-    key = session.scalars(_seen_by(caller).where(ApiKey.id == storable(key_id))).one_or_none()
+    key = session.scalars(_seen_by(caller).where(ApiKey.id == comparable(key_id))).one_or_none()
     if key is None:
         raise NotFound(f"no key {key_id!r}")
     return key

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -13,7 +12,7 @@ from sqlalchemy.orm import Session
 from shared.db.fence import lock_writer
 from shared.db.history import record
 from shared.db.models import Attempt, Job, Metric
-from shared.db.storable import storable
+from shared.db.storable import plain
 from shared.domain.events import (
     ExtractionLine,
     NoteLine,
@@ -22,7 +21,6 @@ from shared.domain.events import (
     TrainLine,
     ValidationLine,
 )
-from shared.domain.shape import Shape
 
 _PHASES = {
     "loading": "The run loads its network and its data.",
@@ -79,7 +77,7 @@ def _tell(session: Session, job: Job, line: ProgressLine, actor: str) -> None:
         case PhaseLine():
             record(session, job, "phase", _PHASES[line.phase], actor=actor, data={"phase": line.phase})
         case NoteLine():
-            note = _plain(line)
+            note = plain(line)
             data = {"code": note["code"], **note["data"]}
             record(session, job, "note", note["message"], actor=actor, level=line.level, data=data)
         case ValidationLine():
@@ -104,10 +102,4 @@ def _latest(lines: Sequence[ProgressLine]) -> dict[str, Any]:
 
 
 def _figures(line: TrainLine | ValidationLine | ExtractionLine) -> dict[str, Any]:
-    return {name: value for name, value in _plain(line).items() if name != "type"}
-
-
-def _plain(shape: Shape) -> dict[str, Any]:
-    """As JSON that Postgres takes: NaN and infinity, which it refuses, become null, and NUL is replaced."""
-    plain: dict[str, Any] = storable(json.loads(shape.model_dump_json()))
-    return plain
+    return {name: value for name, value in plain(line).items() if name != "type"}

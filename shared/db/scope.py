@@ -13,6 +13,7 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from shared.db.models import Artifact, Attempt, Checkpoint, Event, File, Job, Metric
+from shared.db.storable import comparable
 from shared.domain.errors import NotFound
 from shared.domain.job_kind import JobKind
 
@@ -34,7 +35,7 @@ class Scope:
 
     def of_owner(self, job_id: str) -> Scope:
         """The scope of the team whose job this is, for operators alone; this one if there is no such job."""
-        owner = self.session.scalar(select(Job.team_id).where(Job.id == storable(job_id)))
+        owner = self.session.scalar(select(Job.team_id).where(Job.id == comparable(job_id)))
         return replace(self, team_id=owner or self.team_id)
 
     def select(self, entity: type[Owned]) -> Select[Owned]:
@@ -44,7 +45,7 @@ class Scope:
 
     def select_of_job(self, entity: type[OfJob], job_id: str) -> Select[OfJob]:
         """What belongs to one of these jobs; nothing where the job is not one of them."""
-        owned = self.select(Job).with_only_columns(Job.id).where(Job.id == storable(job_id))
+        owned = self.select(Job).with_only_columns(Job.id).where(Job.id == comparable(job_id))
         return select(entity).where(entity.job_id.in_(owned))
 
     def get(self, entity: type[Owned], id: str, *, lock: bool = False, share: bool = False) -> Owned:
@@ -52,7 +53,7 @@ class Scope:
 
         `lock` keeps it as it is until the transaction ends; so does `share`, which several may hold at once.
         """
-        query = self.select(entity).where(entity.id == storable(id))
+        query = self.select(entity).where(entity.id == comparable(id))
         if lock or share:
             query = query.with_for_update(read=share).execution_options(populate_existing=True)
         found = self.session.scalars(query).one_or_none()
@@ -64,8 +65,3 @@ class Scope:
         if entity is File:
             return "file"
         return "job" if self.kind is None else f"{self.kind.noun} job"
-
-
-def storable(text: str) -> str:
-    """The text as Postgres can compare it. It holds no NUL, so a text with one equals no stored text."""
-    return text if "\0" not in text else ""

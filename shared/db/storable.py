@@ -1,8 +1,11 @@
-"""What Postgres can keep of what a run tells: no text of it, JSON's included, may hold a NUL."""
+"""Texts with a NUL, which Postgres has in no text, JSON's included: how they are kept, and compared."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
+
+from pydantic import BaseModel
 
 
 def storable(value: Any) -> Any:
@@ -16,3 +19,14 @@ def storable(value: Any) -> Any:
             return [storable(inner) for inner in value]
         case _:
             return value
+
+
+def plain(shape: BaseModel) -> dict[str, Any]:
+    """As JSON that Postgres takes: NaN and infinity, which it refuses, become null, and NUL is replaced."""
+    found: dict[str, Any] = storable(json.loads(shape.model_dump_json()))
+    return found
+
+
+def comparable(text: str) -> str:
+    """What the text is asked for as: one with a NUL equals no text that is stored."""
+    return text if "\0" not in text else ""

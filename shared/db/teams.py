@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from shared.db.keys import Caller
 from shared.db.models import Team
 from shared.db.paging import Order, Page, by_creation, read_page
-from shared.db.scope import storable
+from shared.db.storable import comparable
 from shared.domain.errors import Conflict, NotFound, Unauthenticated
 from shared.domain.roles import check_team_name
 from shared.domain.team_deletion import check_not_going
@@ -47,7 +47,7 @@ def list_teams(
 
 def get_team(session: Session, caller: Caller, named: str) -> Team:
     """The team of that id or name. Raises NotFound, for a team that the caller may not see too."""
-    query = _seen_by(caller).where(or_(Team.id == storable(named), Team.name == storable(named)))
+    query = _seen_by(caller).where(or_(Team.id == comparable(named), Team.name == comparable(named)))
     team = session.scalars(query).one_or_none()
     if team is None:
         raise NotFound(f"no team {named!r}")

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from shared.db.keys import Caller
 from shared.db.models import Team
-from shared.db.scope import storable
+from shared.db.storable import comparable
 from shared.domain.errors import NotFound
 
 
@@ -19,11 +19,11 @@ def team_asked_for(session: Session, caller: Caller, asked: str | None) -> str |
     own = None if caller.role == "admin" else caller.team_id
     if asked is None:
         return own
-    query = select(Team.id).where(or_(Team.id == storable(asked), Team.name == storable(asked)))
+    query = select(Team.id).where(or_(Team.id == comparable(asked), Team.name == comparable(asked)))
     if own is not None:
         query = query.where(Team.id == own)
     # A deleted team is known by its id; its name may be another's by now.
-    best_first = query.order_by(Team.id != storable(asked), Team.deleted_at.is_not(None))
+    best_first = query.order_by(Team.id != comparable(asked), Team.deleted_at.is_not(None))
     found = session.scalars(best_first.limit(1)).first()
     if found is None:
         raise NotFound(f"no team {asked!r}", param="team")

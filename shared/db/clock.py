@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, Float, SQLColumnExpression, cast, func, select
 from sqlalchemy.orm import Session
 
 
@@ -19,6 +19,11 @@ def seconds_ago(seconds: float) -> ColumnElement[datetime]:
 def seconds_from_now(seconds: float) -> ColumnElement[datetime]:
     """The moment that many seconds after this one."""
     return func.clock_timestamp() + timedelta(seconds=seconds)
+
+
+def seconds_since(moment: SQLColumnExpression[datetime | None]) -> ColumnElement[float | None]:
+    """How long ago a moment is; NULL for one that has not come."""
+    return cast(func.extract("epoch", func.clock_timestamp() - moment), Float)
 
 
 def now(session: Session) -> datetime:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from shared.db.clock import now
 from shared.db.history import record
 from shared.db.models import Job
 from shared.db.scope import Scope
@@ -39,7 +40,7 @@ def delete_job(scope: Scope, job_id: str, *, actor: str) -> Job:
 def mark_deleted(session: Session, job: Job, *, actor: str, reason: str) -> None:
     """Mark a locked job that is over and that nobody needs."""
     record(session, job, "note", reason, actor=actor, data={"code": "deleted"})
-    job.deleted_at = session.scalar(select(func.clock_timestamp()))
+    job.deleted_at = now(session)
 
 
 def check_base_stays(scope: Scope, job: Job) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from shared.db.batches import remove_some
+from shared.db.clock import now
 from shared.db.models import Allocation, Artifact, Attempt, Checkpoint, Event, File, Job, Metric, Team
 
 _JOBS_A_STEP = 50
@@ -35,7 +36,7 @@ def erase_some(session: Session, team_id: str) -> bool:
         return False
     if _erase_jobs(session, team_id) or _erase_files(session, team_id):
         return True
-    team.erased_at = session.scalar(select(func.clock_timestamp()))
+    team.erased_at = now(session)
     return False
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import or_
 
+from shared.db.clock import now
 from shared.db.models import File, Job
 from shared.db.paging import Order, Page, by_creation, read_page
 from shared.db.scope import Scope
@@ -47,7 +48,7 @@ def delete_file(scope: Scope, file_id: str) -> File:
             f"file {file.id} is used by job {user}, which has not finished; cancel that job or wait for it",
             code="file_in_use",
         )
-    file.deleted_at = scope.session.scalar(select(func.clock_timestamp()))
+    file.deleted_at = now(scope.session)
     return file
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Float, Row, cast, func, select
 from sqlalchemy.orm import Session
 
+from shared.db.clock import seconds_since
 from shared.db.history import lock_jobs
 from shared.db.models import Allocation, Attempt, Job, TeamQuota
 from shared.db.stops import ask_to_stop
@@ -30,7 +31,7 @@ def load_running(session: Session) -> list[Running]:
             func.cardinality(Allocation.slots).label("n_slots"),
             Allocation.accelerator,
             cast(func.extract("epoch", Attempt.created_at), Float).label("started_at"),
-            cast(func.extract("epoch", func.clock_timestamp() - Attempt.created_at), Float).label("age_s"),
+            seconds_since(Attempt.created_at).label("age_s"),
             Job.state,
             Attempt.state.label("attempt_state"),
             cast(Job.resolved["max_duration_s"].astext, Float).label("limit_s"),

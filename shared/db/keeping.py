@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Float, Integer, case, cast, exists, func, or_, select, true
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
+from shared.db.clock import now
 from shared.db.deletion import mark_deleted
 from shared.db.history import lock_job
 from shared.db.models import File, Job, TeamLimit
@@ -63,7 +64,7 @@ def delete_file_if_due(session: Session, file_id: str) -> bool:
     kept = _kept(session, _FILES, file_id)
     if kept is None or not is_due(kept):
         return False
-    file.deleted_at = session.scalar(select(func.clock_timestamp()))
+    file.deleted_at = now(session)
     return True
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
+from shared.db.clock import now
 from shared.db.keys import Caller, is_valid
 from shared.db.models import ApiKey
 from shared.db.paging import Order, Page, by_creation, read_page
@@ -43,7 +44,7 @@ def revoke_key(session: Session, caller: Caller, key_id: str) -> ApiKey:
         check_an_admin_stays(session, without_key=key.id)
     session.refresh(key, with_for_update={"key_share": True})
     if key.revoked_at is None:
-        key.revoked_at = session.scalar(select(func.clock_timestamp()))
+        key.revoked_at = now(session)
     return key
 
 

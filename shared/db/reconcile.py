@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session, aliased
 
-from shared.db.clock import seconds_ago, seconds_from_now
+from shared.db.clock import now, seconds_ago, seconds_from_now
 from shared.db.endings import end_allocation, lock_allocations, settle, withdraw_offers
 from shared.db.fence import lock_attempt
 from shared.db.history import lock_job, move
@@ -51,8 +51,8 @@ def expire(session: Session, token: UUID) -> bool:
         return False
     job, attempt = found
     allocations = lock_allocations(session, attempt)
-    now = session.scalars(select(func.clock_timestamp())).one()
-    over = [one for one in allocations if one.lease_expires_at and one.lease_expires_at < now]
+    moment = now(session)
+    over = [one for one in allocations if one.lease_expires_at and one.lease_expires_at < moment]
     for allocation in over:
         message = f"the node {allocation.node_id} did not renew its lease in time"
         error = ErrorReport(code=WORKER_LOST, message=message, time=time.time())
@@ -126,20 +126,20 @@ def offer_again(session: Session, token: UUID, *, offer_s: float, gang_s: float)
         return []
     job, attempt = found
     allocations = lock_allocations(session, attempt)
-    now = session.scalars(select(func.clock_timestamp())).one()
+    moment = now(session)
     silent = [
         one
         for one in allocations
-        if one.state is AllocationState.OFFERED and (now - one.offered_at).total_seconds() > offer_s
+        if one.state is AllocationState.OFFERED and (moment - one.offered_at).total_seconds() > offer_s
     ]
-    if silent and (now - attempt.created_at).total_seconds() > gang_s:
+    if silent and (moment - attempt.created_at).total_seconds() > gang_s:
         suspect(session, [one.node_id for one in silent], for_s=gang_s)
         withdraw_offers(session, allocations)
         settle(session, job, attempt, allocations, actor=ACTOR)
         return []
     for allocation in silent:
         allocation.dispatch_seq += 1
-        allocation.offered_at = now
+        allocation.offered_at = moment
     session.flush()
     return [Offer(one.id, one.dispatch_seq, one.node_id) for one in silent]
 

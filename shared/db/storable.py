@@ -28,5 +28,5 @@ def plain(shape: BaseModel) -> dict[str, Any]:
 
 
 def comparable(text: str) -> str:
-    """What the text is asked for as: one with a NUL equals no text that is stored."""
+    """The text as it can be compared with stored ones: one with a NUL equals none of them."""
     return text if "\0" not in text else ""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 
-from sqlalchemy import ColumnElement, Engine, Float, cast, delete, exists, func, select
-from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
+from sqlalchemy import Engine, delete, exists, func, select
+from sqlalchemy.orm import Session, aliased
 
-from shared.db.clock import seconds_ago
+from shared.db.clock import seconds_ago, seconds_since
 from shared.db.models import Artifact, Attempt, Checkpoint, File, Job, Team
 from shared.domain.job import FINAL_JOB_STATES, LIVE_ATTEMPT_STATES
 from shared.domain.sweeping import (
@@ -77,14 +76,14 @@ def forget_checkpoint(session: Session, checkpoint_id: str) -> None:
 
 def _gone_teams(session: Session, ids: Collection[str]) -> dict[str, float]:
     rows = session.execute(
-        select(Team.id, _seconds_since(Team.deleted_at)).where(Team.id.in_(ids), Team.deleted_at.is_not(None))
+        select(Team.id, seconds_since(Team.deleted_at)).where(Team.id.in_(ids), Team.deleted_at.is_not(None))
     )
     return {id: deleted for id, deleted in rows if deleted is not None}
 
 
 def _uploads(session: Session, ids: Collection[str]) -> dict[str, UploadRow]:
     rows = session.execute(
-        select(File.id, File.team_id, File.storage_key, _seconds_since(File.deleted_at)).where(
+        select(File.id, File.team_id, File.storage_key, seconds_since(File.deleted_at)).where(
             File.id.in_(ids)
         )
     )
@@ -97,14 +96,14 @@ def _jobs(session: Session, ids: Collection[str]) -> dict[str, JobRow]:
     is_live = exists().where(Attempt.job_id == Job.id, Attempt.state.in_(LIVE_ATTEMPT_STATES))
     is_needed = Job.state.not_in(FINAL_JOB_STATES) | is_used | is_live
     rows = session.execute(
-        select(Job.id, Job.team_id, is_needed, _seconds_since(Job.deleted_at)).where(Job.id.in_(ids))
+        select(Job.id, Job.team_id, is_needed, seconds_since(Job.deleted_at)).where(Job.id.in_(ids))
     )
     return {id: JobRow(team_id, needed, deleted) for id, team_id, needed, deleted in rows}
 
 
 def _attempts(session: Session, ids: Collection[str]) -> dict[str, AttemptRow]:
     rows = session.execute(
-        select(Attempt.id, Attempt.job_id, _seconds_since(Attempt.ended_at)).where(Attempt.id.in_(ids))
+        select(Attempt.id, Attempt.job_id, seconds_since(Attempt.ended_at)).where(Attempt.id.in_(ids))
     )
     return {id: AttemptRow(job_id, ended) for id, job_id, ended in rows}
 
@@ -121,13 +120,9 @@ def _checkpoints(session: Session, job_ids: Collection[str]) -> dict[str, Checkp
             Checkpoint.storage_prefix,
             Checkpoint.attempt_id,
             is_taken_up,
-            _seconds_since(Checkpoint.dropped_at),
+            seconds_since(Checkpoint.dropped_at),
         ).where(Checkpoint.job_id.in_(job_ids))
     )
     return {
         prefix: CheckpointRow(attempt_id, taken_up, dropped) for prefix, attempt_id, taken_up, dropped in rows
     }
-
-
-def _seconds_since(moment: InstrumentedAttribute[datetime | None]) -> ColumnElement[float | None]:
-    return cast(func.extract("epoch", func.clock_timestamp() - moment), Float)

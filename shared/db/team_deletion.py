@@ -13,6 +13,7 @@ from sqlalchemy import and_, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from shared.db.batches import among
+from shared.db.clock import now
 from shared.db.history import lock_job
 from shared.db.keys import Caller
 from shared.db.models import Attempt, File, IdempotencyKey, Job, Team
@@ -47,7 +48,7 @@ def delete_team(session: Session, caller: Caller, named: str, *, confirm: str | 
         check_not_own(team.name, team.id, caller.team_id)
         revoke_all(session, team.id)
         forget_terms(session, team.id)
-        team.deletion_asked_at = session.scalar(select(func.clock_timestamp()))
+        team.deletion_asked_at = now(session)
         team.deletion_asked_by = f"api:{caller.key_id}"
     _end_if_empty(session, team)
     return team
@@ -139,5 +140,5 @@ def _end_if_empty(session: Session, team: Team) -> bool:
         .where(IdempotencyKey.team_id == team.id)
         .execution_options(synchronize_session=False)
     )
-    team.deleted_at = session.scalar(select(func.clock_timestamp()))
+    team.deleted_at = now(session)
     return True

@@ -67,9 +67,7 @@ def get_one(job_id: str, scope: ScopeDep, parts: PartsDep) -> ExtractionView:
 @router.delete("/{job_id}", responses=documented(403, 404, 409))
 def delete(job_id: str, scope: ScopeDep, caller: WriterDep) -> Deleted:
     """Delete one that is over, with all that it has left."""
-    return Deleted(
-        id=delete_job(scope, job_id, actor=f"api:{caller.key_id}").id, object="feature_extraction.job"
-    )
+    return Deleted(id=delete_job(scope, job_id, actor=caller.actor).id, object="feature_extraction.job")
 
 
 def _shown(scope: Scope, job: Job) -> ExtractionView:

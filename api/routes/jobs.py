@@ -64,7 +64,7 @@ def get_one(job_id: str, scope: ScopeDep, parts: PartsDep) -> JobView:
 @router.delete("/fine_tuning/jobs/{job_id}", responses=documented(403, 404, 409))
 def delete(job_id: str, scope: ScopeDep, caller: WriterDep) -> Deleted:
     """Delete a job that is over, with all that it has left, unless an unfinished job goes on from it."""
-    return Deleted(id=delete_job(scope, job_id, actor=f"api:{caller.key_id}").id, object="fine_tuning.job")
+    return Deleted(id=delete_job(scope, job_id, actor=caller.actor).id, object="fine_tuning.job")
 
 
 @router.post("/fine_tuning/plan", response_model=Plan, responses=documented(409, 422))

@@ -39,7 +39,7 @@ def drain(node_id: str, session: SessionDep, caller: OperatorDep) -> NodeView:
     They write a checkpoint and wait again in their place, with no attempt used up. The node stays drained
     when its worker starts again. Asking again changes nothing.
     """
-    drains.drain(session, node_id, actor=f"api:{caller.key_id}")
+    drains.drain(session, node_id, actor=caller.actor)
     return _changed(session, caller, node_id)
 
 

@@ -66,7 +66,7 @@ def submit_extraction(
         wait_reason=f"waits for the model of job {base.waits_for}" if base.waits_for else None,
     )
     check_team(scope)
-    add_job(scope, job, actor=f"api:{caller.key_id}")
+    add_job(scope, job, actor=caller.actor)
     return job
 
 

@@ -32,7 +32,7 @@ from shared.domain.team_limits import check_duration
 def stop_job(scope: Scope, caller: Caller, job_id: str, asked: StopReason) -> Job:
     """Ask a job of the scope to stop; asking again changes nothing. Raises NotFound and Conflict."""
     job = scope.get(Job, job_id, lock=True)
-    ask_to_stop(scope.session, job, asked, actor=_actor(caller))
+    ask_to_stop(scope.session, job, asked, actor=caller.actor)
     return _as_stored(scope, job)
 
 
@@ -45,8 +45,8 @@ def resume_job(scope: Scope, caller: Caller, job_id: str, changes: Changes) -> J
     job = scope.get(Job, job_id, lock=True)
     asked = asked_of(changes)
     if may_go_on(standing(job), is_changed=bool(asked)):
-        _change(scope, job, asked, _actor(caller))
-        go_on(scope.session, job, actor=_actor(caller))
+        _change(scope, job, asked, caller.actor)
+        go_on(scope.session, job, actor=caller.actor)
     return _as_stored(scope, job)
 
 
@@ -88,10 +88,6 @@ def _of_training(changes: list[SpecChange]) -> list[SpecChange]:
 
 def _whole(seconds: float | None) -> int | None:
     return None if seconds is None else int(seconds)
-
-
-def _actor(caller: Caller) -> str:
-    return f"api:{caller.key_id}"
 
 
 def _as_stored(scope: Scope, job: Job) -> Job:

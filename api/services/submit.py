@@ -45,10 +45,9 @@ def submit(
         max_attempts=settings.max_attempts,
         wait_reason=f"waits for the model of job {base.waits_for}" if base.waits_for else None,
     )
-    actor = f"api:{caller.key_id}"
     check_team(scope)
-    add_job(scope, job, actor=actor)
+    add_job(scope, job, actor=caller.actor)
     # What refuses nothing may still be why the job waits or fails; whoever watches it should see it.
     for warning in found.plan.on_nodes["warnings"]:
-        record(scope.session, job, "note", warning, actor=actor, level="warn")
+        record(scope.session, job, "note", warning, actor=caller.actor, level="warn")
     return job

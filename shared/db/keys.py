@@ -30,6 +30,11 @@ class Caller:
     role: str
     key_id: str
 
+    @property
+    def actor(self) -> str:
+        """As events and rows tell who did something."""
+        return f"api:{self.key_id}"
+
 
 @dataclass(frozen=True)
 class FoundKey:

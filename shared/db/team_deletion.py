@@ -49,7 +49,7 @@ def delete_team(session: Session, caller: Caller, named: str, *, confirm: str | 
         revoke_all(session, team.id)
         forget_terms(session, team.id)
         team.deletion_asked_at = now(session)
-        team.deletion_asked_by = f"api:{caller.key_id}"
+        team.deletion_asked_by = caller.actor
     _end_if_empty(session, team)
     return team
 

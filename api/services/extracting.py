@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from api.services.base_models import BaseModel
 from api.services.capacity import check_capacity, check_one_node
 from api.services.data_files import data_set, task_of
+from api.services.job_columns import job_columns
 from api.services.preprocessing import NORMALISATION, Normalisation, resolve_preprocessing
 from api.services.storable_texts import check_storable
 from api.services.team_limits import check_job, check_team
@@ -45,25 +46,13 @@ def submit_extraction(
     """Store what `spec` asks for under this new id. Raises ThawErrors, and then nothing is stored."""
     check_job(scope, spec)
     found = resolve_extraction(scope, settings, spec)
-    base = found.start.base
     job = Job(
         id=job_id,
         kind=JobKind.FEATURE_EXTRACTION,
-        team_id=scope.team_id,
-        created_by=caller.key_id,
-        model=spec.model,
-        base_job_id=base.job.id if base.job else None,
         training_file_id=found.file.id,
-        weights_file_id=found.start.file.id if found.start.file else None,
-        spec=spec.model_dump(mode="json"),
         resolved=found.job.model_dump(mode="json"),
-        priority=spec.priority,
-        devices_per_node=spec.resources.devices_per_node,
-        nodes=spec.resources.nodes,
-        accelerator=spec.resources.accelerator,
         memory_bytes=spec.resources.min_memory_bytes,
-        max_attempts=settings.max_attempts,
-        wait_reason=f"waits for the model of job {base.waits_for}" if base.waits_for else None,
+        **job_columns(caller, settings, spec, found.start),
     )
     check_team(scope)
     add_job(scope, job, actor=caller.actor)

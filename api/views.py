@@ -25,8 +25,7 @@ from api.schemas import (
     unix,
     unix_or_none,
 )
-from shared.db.inventory import Holders
-from shared.db.inventory import NodeView as KnownNode
+from shared.db.inventory import Holders, KnownNode
 from shared.db.jobs import Try
 from shared.db.listed_checkpoints import ListedCheckpoint
 from shared.db.models import Allocation, Artifact, Event, File, Job, Metric

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from sqlalchemy.orm import Session
 
-from shared.db.inventory import NodeView, all_nodes
+from shared.db.inventory import KnownNode, all_nodes
 from shared.domain.addresses import Address, out_of_reach
 from shared.domain.cluster import Node, Waiting, accelerator_fits, could_ever_run, holds
 from shared.domain.errors import Invalid, NotSupportedYet
@@ -61,8 +61,8 @@ def _able(wanted: Waiting, nodes: Iterable[Node]) -> Counter[str]:
     return Counter(node.accelerator for node in nodes if could_ever_run(wanted, node))
 
 
-def _kinds(wanted: Waiting, views: Sequence[NodeView], nodes: Mapping[str, Node]) -> list[NodeKind]:
-    alike: dict[tuple[str, int | None], list[NodeView]] = {}
+def _kinds(wanted: Waiting, views: Sequence[KnownNode], nodes: Mapping[str, Node]) -> list[NodeKind]:
+    alike: dict[tuple[str, int | None], list[KnownNode]] = {}
     able: Counter[tuple[str, bool]] = Counter()
     for view in views:
         alike.setdefault((view.node.accelerator, view.node.memory_bytes), []).append(view)
@@ -74,7 +74,7 @@ def _kinds(wanted: Waiting, views: Sequence[NodeView], nodes: Mapping[str, Node]
 
 
 def _kind(
-    wanted: Waiting, views: Sequence[NodeView], nodes: Mapping[str, Node], n_able: int, n_lost: int
+    wanted: Waiting, views: Sequence[KnownNode], nodes: Mapping[str, Node], n_able: int, n_lost: int
 ) -> NodeKind:
     """Nodes that are alike: judged by those that are there, where some are."""
     node, there = views[0].node, [view for view in views if _is_there(view)]
@@ -83,7 +83,7 @@ def _kind(
     return NodeKind(node.accelerator, node.memory_bytes, len(there), why, len(views) - len(there))
 
 
-def _is_there(view: NodeView) -> bool:
+def _is_there(view: KnownNode) -> bool:
     return view.node.state is not NodeState.LOST
 
 
@@ -144,7 +144,7 @@ def _having(node: Node) -> str:
     return f"{node.n_slots} x {node.accelerator}{memory}"
 
 
-def _by_name(views: Sequence[NodeView]) -> dict[str, Node]:
+def _by_name(views: Sequence[KnownNode]) -> dict[str, Node]:
     there = {view.node.id: view.node for view in views if _is_there(view)}
     unreached = out_of_reach(
         {name: Address(node.advertise_host, node.machine) for name, node in there.items()}

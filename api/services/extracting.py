@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from api.services.base_models import BaseModel
+from api.services.base_networks import BaseNetwork
 from api.services.capacity import check_capacity, check_one_node
 from api.services.data_files import data_set, task_of
 from api.services.job_columns import job_columns
@@ -105,7 +105,7 @@ def _preprocessing(spec: ExtractionSpec, start: Start) -> ResolvedPreprocessing:
     )
 
 
-def _normalisation(spec: ExtractionSpec, base: BaseModel) -> Normalisation:
+def _normalisation(spec: ExtractionSpec, base: BaseNetwork) -> Normalisation:
     """As asked; else as the network was trained to see pictures."""
     asked = spec.preprocessing.normalize
     if asked is None and base.job is not None:
@@ -114,7 +114,7 @@ def _normalisation(spec: ExtractionSpec, base: BaseModel) -> Normalisation:
     return NORMALISATION[asked or "imagenet"]
 
 
-def _shapes(base: BaseModel, wanted: ActivationsWanted, preprocessing: ResolvedPreprocessing) -> Shapes:
+def _shapes(base: BaseNetwork, wanted: ActivationsWanted, preprocessing: ResolvedPreprocessing) -> Shapes:
     """What is saved of each module, as far as it is known. Raises Invalid for one that cannot be saved."""
     if base.outputs is None:
         return dict.fromkeys(wanted.modules)

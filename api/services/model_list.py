@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from api.schemas import LayersView, ModelView, ModuleView, TensorView, unix
-from api.services.base_models import described, own_image_size, unknown_model
+from api.services.base_networks import described, own_image_size, unknown_model
 from shared import catalog
 from shared.catalog import CatalogModel
 from shared.db.catalog_rows import all_registered, registered

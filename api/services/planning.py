@@ -9,7 +9,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from api.services.base_models import BaseModel
+from api.services.base_networks import BaseNetwork
 from api.services.plan_cache import KnownPlan, PlanCache
 from shared.domain.effects import check_effects
 from shared.domain.fits import Demand, NodeKind, fits, warnings
@@ -63,7 +63,7 @@ class JobPlan:
 
 
 def plan_job(
-    cache: PlanCache, spec: JobSpec, job: ResolvedJob, network: BaseModel, kinds: list[NodeKind]
+    cache: PlanCache, spec: JobSpec, job: ResolvedJob, network: BaseNetwork, kinds: list[NodeKind]
 ) -> JobPlan:
     """The plan of `job`; `network` is the one that will be trained. Raises Invalid as `resolve` does."""
     world_size = spec.resources.world_size

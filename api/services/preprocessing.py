@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from api.services.base_models import BaseModel
+from api.services.base_networks import BaseNetwork
 from shared.domain.errors import Invalid
 from shared.domain.resolved import PublishedWeights, ResolvedPreprocessing, Weights
 from shared.domain.spec import AnyPreprocessing, Normalize
@@ -20,7 +20,7 @@ NORMALISATION: Mapping[Normalize, Normalisation] = {
 
 def resolve_preprocessing(
     asked: AnyPreprocessing,
-    base: BaseModel,
+    base: BaseNetwork,
     weights: Weights,
     *,
     normalisation: Normalisation,
@@ -46,7 +46,7 @@ def resolve_preprocessing(
     )
 
 
-def _check_least_size(base: BaseModel, weights: Weights, height: int, width: int) -> None:
+def _check_least_size(base: BaseNetwork, weights: Weights, height: int, width: int) -> None:
     least = _least_size(base, weights)
     if height < least[0] or width < least[1]:
         name, stated = base.architecture.name, f"{least[0]}x{least[1]}"
@@ -56,7 +56,7 @@ def _check_least_size(base: BaseModel, weights: Weights, height: int, width: int
         )
 
 
-def _least_size(base: BaseModel, weights: Weights) -> tuple[int, int]:
+def _least_size(base: BaseNetwork, weights: Weights) -> tuple[int, int]:
     """(height, width) that the published weights state, else what the network itself can take.
 
     A minimum that equals the weights' own crop is about those weights, and says nothing of the network.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from api.services.base_models import BaseModel
+from api.services.base_networks import BaseNetwork
 from api.services.capacity import check_capacity
 from api.services.capturing import resolve_capture
 from api.services.data_files import DataFiles, find_data
@@ -72,7 +72,7 @@ def resolve_job(scope: Scope, spec: JobSpec, plans: PlanCache) -> Resolution:
     return Resolution(job, plan, start, data)
 
 
-def _with_known_head(base: BaseModel, spec: JobSpec) -> BaseModel:
+def _with_known_head(base: BaseNetwork, spec: JobSpec) -> BaseNetwork:
     """A network without a head of its own has the one that the job names."""
     if base.tree.head or spec.head is None or spec.head.module is None:
         return base
@@ -80,7 +80,7 @@ def _with_known_head(base: BaseModel, spec: JobSpec) -> BaseModel:
     return replace(base, architecture=_target(base.architecture, tree), tree=tree)
 
 
-def _decide_head(spec: JobSpec, base: BaseModel, class_names: list[str] | None) -> tuple[ModuleTree, bool]:
+def _decide_head(spec: JobSpec, base: BaseNetwork, class_names: list[str] | None) -> tuple[ModuleTree, bool]:
     """The tree that will be trained, and whether its head is new: unasked, one that fits stays."""
     asked, tree = spec.head, base.tree
     if spec.task in ("reconstruction", "custom"):
@@ -103,7 +103,7 @@ def _decide_head(spec: JobSpec, base: BaseModel, class_names: list[str] | None) 
     return tree.with_num_classes(wanted), True
 
 
-def _head_fits(base: BaseModel, task: TaskName, class_names: list[str]) -> bool:
+def _head_fits(base: BaseNetwork, task: TaskName, class_names: list[str]) -> bool:
     """As many classes; and the same ones and task, where it is known what the head was trained for."""
     if base.trained_for not in (None, task):
         return False
@@ -126,7 +126,7 @@ def _hyperparameters(spec: JobSpec, data: DataFiles) -> ResolvedHyperparameters:
     return decided
 
 
-def _preprocessing(asked: Preprocessing, base: BaseModel, weights: Weights) -> ResolvedPreprocessing:
+def _preprocessing(asked: Preprocessing, base: BaseNetwork, weights: Weights) -> ResolvedPreprocessing:
     return resolve_preprocessing(
         asked, base, weights, normalisation=NORMALISATION[asked.normalize], augment=asked.augment
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api.services.base_models import BaseModel
+from api.services.base_networks import BaseNetwork
 from shared.domain.errors import Invalid
 from shared.domain.spec import JobSpec, TaskName
 
@@ -17,7 +17,7 @@ _WITHOUT_HEAD: dict[TaskName, str] = {
 }
 
 
-def check_task(spec: JobSpec, base: BaseModel) -> None:
+def check_task(spec: JobSpec, base: BaseNetwork) -> None:
     """Raises Invalid for a network that answers otherwise, and for what the task would ignore."""
     if spec.task == "custom" and not base.training_steps:
         raise Invalid(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from api.services.base_models import BaseModel, find_base
+from api.services.base_networks import BaseNetwork, find_base
 from shared.db.models import File
 from shared.db.scope import Scope
 from shared.domain.errors import Invalid, NotFound
@@ -22,7 +22,7 @@ _SHOWN = 3
 class Start:
     """The base as the weights fit it, and the weights."""
 
-    base: BaseModel
+    base: BaseNetwork
     weights: Weights
     file: File | None = None
 
@@ -36,7 +36,7 @@ def find_start(scope: Scope, spec: AnyJobSpec, preprocessing: AnyPreprocessing) 
     return decide_weights(scope, base, spec.weights, size_is_given=size_is_given)
 
 
-def decide_weights(scope: Scope, base: BaseModel, asked: str | None, *, size_is_given: bool) -> Start:
+def decide_weights(scope: Scope, base: BaseNetwork, asked: str | None, *, size_is_given: bool) -> Start:
     """Left out: a job's own, torchvision's default, else none. Raises Invalid with what there is.
 
     Published weights bring their picture size with them, unless the person has given one.
@@ -55,7 +55,7 @@ def decide_weights(scope: Scope, base: BaseModel, asked: str | None, *, size_is_
     return _published(base, asked or _DEFAULT, size_is_given=size_is_given)
 
 
-def _published(base: BaseModel, name: str, *, size_is_given: bool) -> Start:
+def _published(base: BaseNetwork, name: str, *, size_is_given: bool) -> Start:
     if base.known is None:
         raise Invalid(
             f"the registered model {base.architecture.name!r} has no published weights, so {name!r} means "
@@ -80,7 +80,7 @@ def _published(base: BaseModel, name: str, *, size_is_given: bool) -> Start:
     return Start(base if size_is_given else as_published, weights)
 
 
-def _uploaded(scope: Scope, base: BaseModel, file_id: str) -> Start:
+def _uploaded(scope: Scope, base: BaseNetwork, file_id: str) -> Start:
     try:
         file = scope.get(File, file_id, share=True)
     except NotFound as error:
@@ -96,7 +96,7 @@ def _uploaded(scope: Scope, base: BaseModel, file_id: str) -> Start:
     return Start(fitted, UploadedWeights(file_id=file_id), file)
 
 
-def _with_classes_of(base: BaseModel, shapes: dict[str, list[int]]) -> BaseModel:
+def _with_classes_of(base: BaseNetwork, shapes: dict[str, list[int]]) -> BaseNetwork:
     """The file's own number of classes, as the shape of its head tells it."""
     shape = shapes.get(join(base.tree.head[0], "weight")) if base.tree.head else None
     if not shape or shape[0] == base.tree.num_classes:

@@ -18,20 +18,20 @@ Holders: TypeAlias = Mapping[tuple[str, int], str]
 
 
 @dataclass(frozen=True)
-class NodeView:
+class KnownNode:
     """A node and its slots by index."""
 
     node: NodeRow
     slots: list[Slot]
 
 
-def one_node(session: Session, node_id: str) -> NodeView:
+def one_node(session: Session, node_id: str) -> KnownNode:
     """The node of that name. Raises NotFound, naming those that are near."""
     node = session.scalar(select(NodeRow).where(NodeRow.id == comparable(node_id)))
     if node is None:
         raise no_such_node(session, node_id)
     slots = session.scalars(select(Slot).where(Slot.node_id == node.id).order_by(Slot.index))
-    return NodeView(node, list(slots))
+    return KnownNode(node, list(slots))
 
 
 def holders(session: Session, team_id: str | None) -> Holders:
@@ -47,14 +47,14 @@ def holders(session: Session, team_id: str | None) -> Holders:
     return {(node_id, index): job_id for node_id, index, job_id in session.execute(query)}
 
 
-def all_nodes(session: Session) -> list[NodeView]:
+def all_nodes(session: Session) -> list[KnownNode]:
     """Every node that ever registered, by name."""
     rows = session.execute(
         select(NodeRow, Slot).outerjoin(Slot, Slot.node_id == NodeRow.id).order_by(NodeRow.id, Slot.index)
     )
-    views: dict[str, NodeView] = {}
+    found: dict[str, KnownNode] = {}
     for node, slot in rows:
-        view = views.setdefault(node.id, NodeView(node, []))
+        known = found.setdefault(node.id, KnownNode(node, []))
         if slot is not None:
-            view.slots.append(slot)
-    return list(views.values())
+            known.slots.append(slot)
+    return list(found.values())

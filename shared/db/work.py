@@ -41,7 +41,7 @@ class InputFile:
 
 
 @dataclass(frozen=True)
-class BaseModel:
+class BaseWeights:
     """The weights that another job made."""
 
     job_id: str
@@ -81,7 +81,7 @@ class Work:
     training: InputFile
     validation: InputFile | None
     weights: InputFile | None
-    base_model: BaseModel | None
+    base_model: BaseWeights | None
     checkpoints: tuple[ResumePoint, ...]
     shards: tuple[StoredFile, ...] = ()
     changes: tuple[SpecChange, ...] = ()
@@ -148,14 +148,14 @@ def _file(session: Session, file_id: str) -> InputFile:
     )
 
 
-def _base_model(session: Session, resolved: ResolvedJob | ResolvedExtraction) -> BaseModel | None:
+def _base_model(session: Session, resolved: ResolvedJob | ResolvedExtraction) -> BaseWeights | None:
     if not isinstance(resolved.weights, JobWeights):
         return None
     job_id = resolved.weights.job_id
     artifact = session.get(Artifact, (job_id, MODEL_ARTIFACT))
     if artifact is None:
         raise NotFound(f"the job {job_id} that this one goes on from has no {MODEL_ARTIFACT}")
-    return BaseModel(job_id, artifact.storage_key, artifact.sha256, artifact.bytes)
+    return BaseWeights(job_id, artifact.storage_key, artifact.sha256, artifact.bytes)
 
 
 def _shards(session: Session, job_id: str) -> tuple[StoredFile, ...]:

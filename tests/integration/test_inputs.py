@@ -20,7 +20,7 @@ from urllib.request import HTTPErrorProcessor, HTTPHandler, OpenerDirector, urlo
 import pytest
 
 from shared.artifacts import ArtifactCorrupt, ArtifactStore, open_store
-from shared.db.work import BaseModel, InputFile, ResumePoint, Work
+from shared.db.work import BaseWeights, InputFile, ResumePoint, Work
 from shared.domain.archive import Caps
 from shared.domain.errors import Invalid, TooLarge, Unavailable
 from shared.domain.events import CheckpointManifest, ManifestEntry, TrainerSpec
@@ -390,7 +390,7 @@ def test_data_and_weights_are_on_disk_where_the_spec_says(
         training,
         validation=table,
         resolved=resolved({"kind": "job", "job_id": "ftjob-0"}),
-        base_model=BaseModel("ftjob-0", model.storage_key, model.sha256, model.bytes),
+        base_model=BaseWeights("ftjob-0", model.storage_key, model.sha256, model.bytes),
     )
     spec, told = bring(job, store, cache, tmp_path)
     assert (Path(spec.train.path) / "dog" / "1.png").read_bytes() == b"d"

@@ -28,7 +28,7 @@ JOB_ID_START = f"{JobKind.FINE_TUNING.id_start}-"
 
 
 @dataclass(frozen=True)
-class BaseModel:
+class BaseNetwork:
     """A network as it is before this job changes it.
 
     `image_size` is (height, width) in pixels, None where only the job can say it. `class_names` are what its
@@ -75,7 +75,7 @@ class BaseModel:
         """The job that must succeed first."""
         return self.job.id if self.job is not None and self.job.state is not JobState.SUCCEEDED else None
 
-    def sized(self, size: tuple[int, int]) -> BaseModel:
+    def sized(self, size: tuple[int, int]) -> BaseNetwork:
         """The same built for pictures of `size` (height, width in pixels). Raises Invalid where it cannot."""
         if self.known is None or self.image_size is None:
             return replace(self, image_size=size)
@@ -90,7 +90,7 @@ class BaseModel:
             )
         return replace(self, image_size=size)
 
-    def with_num_classes(self, num_classes: int) -> BaseModel:
+    def with_num_classes(self, num_classes: int) -> BaseNetwork:
         """The same network as it is with another number of classes."""
         tree = self.tree.with_num_classes(num_classes)
         return replace(
@@ -98,7 +98,7 @@ class BaseModel:
         )
 
 
-def find_base(scope: Scope, model: str, *, wait_for_model: bool) -> BaseModel:
+def find_base(scope: Scope, model: str, *, wait_for_model: bool) -> BaseNetwork:
     """What `model` names. Raises Invalid with the nearest names, Conflict for a job without a result."""
     if model.startswith(JOB_ID_START):
         return _of_job(scope, model, wait_for_model=wait_for_model)
@@ -150,17 +150,17 @@ def own_image_size(row: RegisteredModel) -> tuple[int, int] | None:
     return (int(size[0]), int(size[1])) if size else None
 
 
-def _of_torchvision(known: CatalogModel) -> BaseModel:
+def _of_torchvision(known: CatalogModel) -> BaseNetwork:
     made = _architecture("torchvision", known.name, known.tree)
     outputs = catalog.outputs_of(known.name)
-    return BaseModel(made, known.tree, known.image_size, known, made_for=known.task, outputs=outputs)
+    return BaseNetwork(made, known.tree, known.image_size, known, made_for=known.task, outputs=outputs)
 
 
-def _of_registered(row: RegisteredModel) -> BaseModel:
+def _of_registered(row: RegisteredModel) -> BaseNetwork:
     tree = described(row)
     made = _architecture("registered", row.name, tree, version=row.version, hash=row.hash)
     recorded, steps = row.description.get("outputs"), row.description.get("training_steps")
-    return BaseModel(
+    return BaseNetwork(
         made,
         tree,
         own_image_size(row),
@@ -173,7 +173,7 @@ def _of_registered(row: RegisteredModel) -> BaseModel:
     )
 
 
-def _of_job(scope: Scope, job_id: str, *, wait_for_model: bool) -> BaseModel:
+def _of_job(scope: Scope, job_id: str, *, wait_for_model: bool) -> BaseNetwork:
     if ":" in job_id:
         made_by = job_id.partition(":")[0]
         raise Invalid(
@@ -216,7 +216,7 @@ def _check_has_result(job: Job, wait_for_model: bool) -> None:
         )
 
 
-def _origin(session: Session, made: Architecture) -> BaseModel:
+def _origin(session: Session, made: Architecture) -> BaseNetwork:
     """The network as its author wrote it, in the very version that the job was made from."""
     if made.source == "torchvision":
         return _of_torchvision(catalog.get(made.name))

@@ -293,7 +293,7 @@ class LayersView(BaseModel):
 
 
 class SlotView(BaseModel):
-    """`job_id`: the job that holds it, where the caller may know: its own team's, or any for an operator."""
+    """`job_id`: the job that holds it, where the caller may know: its own team's, or any for an admin."""
 
     index: int
     state: str

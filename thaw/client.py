@@ -50,15 +50,15 @@ class Thaw:
         return self._transport.get(_node_path(node_id))
 
     def drain(self, node_id: str) -> dict[str, Any]:
-        """For operators: give the host no more work, and have its jobs leave it."""
+        """For admins: give the host no more work, and have its jobs leave it."""
         return self._transport.post(f"{_node_path(node_id)}/drain")
 
     def undrain(self, node_id: str) -> dict[str, Any]:
-        """For operators: give a drained host work again."""
+        """For admins: give a drained host work again."""
         return self._transport.post(f"{_node_path(node_id)}/undrain")
 
     def queue(self) -> dict[str, Any]:
-        """The team's jobs that wait for slots (for operators, all teams'), a thousand at most, and the slots.
+        """The team's jobs that wait for slots (for admins, all teams'), a thousand at most, and the slots.
 
         Each job in `data` has `queue_position`, `wait_reason` and `estimated_start`.
         """
@@ -74,7 +74,7 @@ class Thaw:
     ) -> dict[str, Any]:
         """The hours for which slots were held, by any of team, person, model and day.
 
-        `start` and `end` are Unix seconds; left out, the last 30 days. `team`: for operators, one team alone.
+        `start` and `end` are Unix seconds; left out, the last 30 days. `team`: for admins, one team alone.
         """
         return self._transport.get("/v1/usage", group_by=group_by, start=start, end=end, team=team)
 

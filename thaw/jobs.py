@@ -72,7 +72,7 @@ class Jobs:
         return Job.read(self._transport.post(f"{path_of(job_id)}/resume", changes or None))
 
     def preempt(self, job_id: str) -> Job:
-        """For operators: have the job hand its slots back to others, and wait again."""
+        """For admins: have the job hand its slots back to others, and wait again."""
         return Job.read(self._transport.post(f"{path_of(job_id)}/preempt"))
 
     def events(self, job_id: str, after: int = 0, patience_s: float = 60.0) -> Iterator[Event]:

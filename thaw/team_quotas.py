@@ -20,7 +20,7 @@ class TeamQuotas:
         return self._transport.get(_path(team))
 
     def replace(self, team: str, terms: Mapping[str, Any]) -> dict[str, Any]:
-        """For operators: set all of them anew. What is left out limits nothing."""
+        """For admins: set all of them anew. What is left out limits nothing."""
         return self._transport.put(_path(team), terms)
 
 

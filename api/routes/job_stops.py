@@ -61,7 +61,7 @@ def resume_extraction(
 
 @post_of_each_kind(router, "/preempt", responses=_REFUSALS)
 def preempt(job_id: str, scope: ScopeDep, caller: OperatorDep) -> JobView | ExtractionView:
-    """For operators: have a job of any team hand its slots back.
+    """For admins: have a job of any team hand its slots back.
 
     It leaves at its next step, and waits again with its checkpoint, behind the others of its priority. It
     uses up no attempt. Asking again changes nothing.

@@ -34,7 +34,7 @@ def get_one(node_id: str, session: SessionDep, caller: CallerDep) -> NodeView:
 
 @router.post("/{node_id}/drain", responses=documented(403, 404))
 def drain(node_id: str, session: SessionDep, caller: OperatorDep) -> NodeView:
-    """For operators: give a node no more work until it is undrained, and have its jobs leave it.
+    """For admins: give a node no more work until it is undrained, and have its jobs leave it.
 
     They write a checkpoint and wait again in their place, with no attempt used up. The node stays drained
     when its worker starts again. Asking again changes nothing.
@@ -45,7 +45,7 @@ def drain(node_id: str, session: SessionDep, caller: OperatorDep) -> NodeView:
 
 @router.post("/{node_id}/undrain", responses=documented(403, 404))
 def undrain(node_id: str, session: SessionDep, caller: OperatorDep) -> NodeView:
-    """For operators: give a drained node work again, from its next heartbeat on."""
+    """For admins: give a drained node work again, from its next heartbeat on."""
     drains.undrain(session, node_id)
     return _changed(session, caller, node_id)
 
@@ -57,5 +57,5 @@ def _changed(session: SessionDep, caller: Caller, node_id: str) -> NodeView:
 
 
 def _team_seen_by(caller: Caller) -> str | None:
-    """Whose jobs are told of: an operator's view is of all teams."""
+    """Whose jobs are told of: an admin sees all teams."""
     return None if caller.role == "admin" else caller.team_id

@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1/teams", tags=["teams and keys"], route_class=Audi
 
 @router.get("/{team}/quota", responses=documented(404))
 def get_one(team: str, session: SessionDep, caller: CallerDep, parts: PartsDep) -> TeamQuotaView:
-    """A team's quotas, weight and limits, and what it holds of them. Operators see every team's."""
+    """A team's quotas, weight and limits, and what it holds of them. Admins see every team's."""
     return _shown(session, parts.past, get_team(session, caller, team))
 
 
@@ -28,7 +28,7 @@ def get_one(team: str, session: SessionDep, caller: CallerDep, parts: PartsDep) 
 def replace(
     team: str, asked: TermsSpec, session: SessionDep, caller: OperatorDep, parts: PartsDep
 ) -> TeamQuotaView:
-    """For operators: set a team's quotas, weight and limits, in place of all that was set before.
+    """For admins: set a team's quotas, weight and limits, in place of all that was set before.
 
     It holds from the next scheduling pass and the next submission on. Jobs that wait or run stay.
     """

@@ -27,7 +27,7 @@ _GroupBy = Annotated[
 ]
 _Team = Annotated[
     str | None,
-    Query(max_length=200, description="an id or a name; who is no operator sees the own team only"),
+    Query(max_length=200, description="an id or a name; who is no admin sees the own team only"),
 ]
 
 

@@ -35,7 +35,7 @@ def one_node(session: Session, node_id: str) -> KnownNode:
 
 
 def holders(session: Session, team_id: str | None) -> Holders:
-    """Which jobs hold which slots: those of one team, or of all for an operator (None)."""
+    """Which jobs hold which slots: those of one team, or of all for an admin (None)."""
     query = (
         select(Slot.node_id, Slot.index, Job.id)
         .join(Allocation, Allocation.id == Slot.allocation_id)

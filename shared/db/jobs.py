@@ -100,7 +100,7 @@ def metrics(scope: Scope, job_id: str, *, after: int, limit: int, kind: str | No
 
 
 def queued_jobs(scope: Scope, in_order: Sequence[str], limit: int, *, of_all_teams: bool) -> Page[Job]:
-    """The first of the jobs `in_order` that are the team's, or anybody's for an operator, of every kind."""
+    """The first of the jobs `in_order` that are the team's, or anybody's for an admin, of every kind."""
     query = select(Job).where(Job.deleted_at.is_(None)) if of_all_teams else scope.of_kind(None).select(Job)
     query = query.where(Job.state == JobState.QUEUED)
     seen = set(scope.session.scalars(query.with_only_columns(Job.id)))

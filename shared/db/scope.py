@@ -34,7 +34,7 @@ class Scope:
         return replace(self, kind=kind)
 
     def of_owner(self, job_id: str) -> Scope:
-        """The scope of the team whose job this is, for operators alone; this one if there is no such job."""
+        """The scope of the team whose job this is, for admins alone; this one if there is no such job."""
         owner = self.session.scalar(select(Job.team_id).where(Job.id == comparable(job_id)))
         return replace(self, team_id=owner or self.team_id)
 

@@ -12,9 +12,9 @@ from shared.domain.errors import NotFound
 
 
 def team_asked_for(session: Session, caller: Caller, asked: str | None) -> str | None:
-    """The id of the team, given by its id or name; left out: the caller's own, or all (None) for an operator.
+    """The id of the team, given by its id or name; left out: the caller's own, or all (None) for an admin.
 
-    Raises NotFound on an unknown one, and alike on another team where the caller is no operator.
+    Raises NotFound on an unknown one, and alike on another team where the caller is no admin.
     """
     own = None if caller.role == "admin" else caller.team_id
     if asked is None:

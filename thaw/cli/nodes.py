@@ -55,7 +55,7 @@ def show(ctx: typer.Context, node_id: NodeId, json: Json = False) -> None:
 
 
 def drain(ctx: typer.Context, node_id: NodeId, json: Json = False) -> None:
-    """For operators: have a node's jobs leave, and give it no more.
+    """For admins: have a node's jobs leave, and give it no more.
 
     They write a checkpoint and wait again, with no attempt used up. `thaw node undrain` gives it work again.
     """
@@ -65,7 +65,7 @@ def drain(ctx: typer.Context, node_id: NodeId, json: Json = False) -> None:
 
 
 def undrain(ctx: typer.Context, node_id: NodeId, json: Json = False) -> None:
-    """For operators: give a drained node work again. It takes its next heartbeat for it."""
+    """For admins: give a drained node work again. It takes its next heartbeat for it."""
     with server(ctx) as thaw:
         node = thaw.undrain(node_id)
     _tell(node, json)

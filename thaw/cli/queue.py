@@ -19,7 +19,7 @@ _STATES = ("free", "held", "dirty", "away", "unhealthy")
 def queue(ctx: typer.Context, json: Json = False) -> None:
     """The team's jobs that wait for slots, in their order.
 
-    With the place of each, when it may start, and why it waits. Operators see every team's. Places are those
+    With the place of each, when it may start, and why it waits. Admins see every team's. Places are those
     in the whole cluster's queue.
     """
     with server(ctx) as thaw:

@@ -47,7 +47,7 @@ def resume(ctx: typer.Context, job_id: JobId, set_: Change = None, json: Json = 
 
 
 def preempt(ctx: typer.Context, job_id: JobId, json: Json = False) -> None:
-    """For operators: have a job hand its slots to others. It waits again, with its checkpoint."""
+    """For admins: have a job hand its slots to others. It waits again, with its checkpoint."""
     with server(ctx) as thaw:
         job = thaw.jobs.preempt(job_id)
     _tell(job, json)

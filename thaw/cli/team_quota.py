@@ -61,7 +61,7 @@ def set_terms(
     ] = None,
     json: Json = False,
 ) -> None:
-    """For operators: change a team's quotas, weight and limits. What is not named stays as it is.
+    """For admins: change a team's quotas, weight and limits. What is not named stays as it is.
 
     `thaw team quota set vision --nominal "NVIDIA H100 80GB HBM3=16" --weight 2 --limit max_devices=8`
     """

@@ -37,7 +37,7 @@ def usage(
     end: Annotated[
         datetime | None, typer.Option(formats=_FORMATS, help="Up to here, in UTC; left out, now.")
     ] = None,
-    team: Annotated[str | None, typer.Option(help="For operators: one team alone, by id or name.")] = None,
+    team: Annotated[str | None, typer.Option(help="For admins: one team alone, by id or name.")] = None,
     json: Json = False,
 ) -> None:
     """The hours for which jobs held slots, by accelerator. A slot is a GPU, or a CPU process."""

@@ -42,19 +42,19 @@ class Thaw:
         return self._transport.post("/v1/fine_tuning/plan", spec)
 
     def nodes(self) -> list[dict[str, Any]]:
-        """The hosts that jobs run on."""
+        """The machines that jobs run on."""
         return list(self._transport.get("/v1/nodes")["data"])
 
     def node(self, node_id: str) -> dict[str, Any]:
-        """One host, and which of the team's jobs hold its slots."""
+        """One node, and which of the team's jobs hold its slots."""
         return self._transport.get(_node_path(node_id))
 
     def drain(self, node_id: str) -> dict[str, Any]:
-        """For admins: give the host no more work, and have its jobs leave it."""
+        """For admins: give the node no more work, and have its jobs leave it."""
         return self._transport.post(f"{_node_path(node_id)}/drain")
 
     def undrain(self, node_id: str) -> dict[str, Any]:
-        """For admins: give a drained host work again."""
+        """For admins: give a drained node work again."""
         return self._transport.post(f"{_node_path(node_id)}/undrain")
 
     def queue(self) -> dict[str, Any]:

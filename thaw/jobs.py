@@ -55,10 +55,6 @@ class Jobs:
         """Every job of one kind of the team, the newest first, fetched a page at a time."""
         return (Job.read(raw) for raw in pages(self._transport, kind.path))
 
-    def queue(self) -> Iterator[Job]:
-        """The team's jobs that wait for slots, a thousand at most, in their order."""
-        return (Job.read(raw) for raw in self._transport.get("/v1/queue", limit=1000)["data"])
-
     def cancel(self, job_id: str) -> Job:
         """Ask for the job's end. It stops at the next step, so it may still be running in the answer."""
         return Job.read(self._transport.post(f"{path_of(job_id)}/cancel"))

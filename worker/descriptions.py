@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 from sqlalchemy import Engine
 
-from shared.db import nodes
+from shared.db import catalog_rows
 from shared.db.steps import run_step
 from shared.settings import Settings
 from worker.launch import description_command, description_environment
@@ -26,13 +26,13 @@ def share_descriptions(engine: Engine, settings: Settings, limit_s: float = _LIM
     Raises DBAPIError.
     """
     models = registered_models()
-    missing = set(run_step(engine, nodes.undescribed, [(model.name, model.hash) for model in models]))
+    missing = set(run_step(engine, catalog_rows.undescribed, [(model.name, model.hash) for model in models]))
     asked = {model.name: model for model in models if (model.name, model.hash) in missing}
     described = _describe(list(asked), settings, limit_s) if asked else {}
     for name, description in described.items():
         run_step(
             engine,
-            nodes.store_description,
+            catalog_rows.store_description,
             name=name,
             version=asked[name].version,
             hash=asked[name].hash,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, case, delete, false, func, literal, not_, or_, select, update
@@ -15,9 +14,10 @@ from sqlalchemy.orm import Session
 from shared.db.clock import seconds_ago
 from shared.db.drains import unless_drained
 from shared.db.endings import finish
-from shared.db.models import Allocation, Attempt, NodeRow, RegisteredModel, Slot
+from shared.db.models import Allocation, Attempt, NodeRow, Slot
 from shared.domain.errors import Conflict
 from shared.domain.events import ErrorReport
+from shared.domain.failures import WORKER_LOST
 from shared.domain.job import AllocationState, NodeState, Outcome, SlotState, transition
 
 
@@ -192,39 +192,9 @@ def give_up(session: Session, held: Held, *, actor: str) -> bool:
         token=held.token,
         allocation_id=held.allocation_id,
         outcome=Outcome.LOST,
-        error=ErrorReport(code="worker_lost", message=message, time=time.time()),
+        error=ErrorReport(code=WORKER_LOST, message=message, time=time.time()),
         result=None,
         artifacts=(),
         clean=False,
         actor=actor,
     )
-
-
-def undescribed(session: Session, models: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Those of (name, hash) that no node has described yet, or none to the end.
-
-    One that could not be built is asked for again: what was wrong may have been its node, not the model.
-    """
-    rows = session.execute(select(RegisteredModel.name, RegisteredModel.hash).where(_is_finished()))
-    known = {(name, hash) for name, hash in rows}
-    return [model for model in models if model not in known]
-
-
-def store_description(
-    session: Session, *, name: str, version: str, hash: str, description: dict[str, Any]
-) -> None:
-    """Keep what a node found out about a registered model; the first finished description of a hash stays."""
-    told = upsert(RegisteredModel).values(name=name, version=version, hash=hash, description=description)
-    session.execute(
-        told.on_conflict_do_update(
-            index_elements=[RegisteredModel.name, RegisteredModel.hash],
-            set_={"description": told.excluded.description, "described_at": func.clock_timestamp()},
-            where=~_is_finished(),
-        )
-    )
-
-
-def _is_finished() -> ColumnElement[bool]:
-    """Whether a description tells how the model is built, and was told to the end."""
-    told = RegisteredModel.description
-    return and_(told.has_key("tree"), ~told.has_key("unfinished"))

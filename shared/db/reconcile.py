@@ -24,7 +24,15 @@ from shared.db.placement import Offer
 from shared.db.suspicion import suspect
 from shared.domain.events import ErrorReport
 from shared.domain.failures import WORKER_LOST, explained
-from shared.domain.job import AllocationState, AttemptState, JobState, NodeState, Outcome, transition
+from shared.domain.job import (
+    FINAL_JOB_STATES,
+    AllocationState,
+    AttemptState,
+    JobState,
+    NodeState,
+    Outcome,
+    transition,
+)
 
 ACTOR = "reconciler"
 BATCH = 100
@@ -184,10 +192,7 @@ def waiting_for_base(session: Session) -> Sequence[str]:
     return session.scalars(
         select(Job.id)
         .join(base, base.id == Job.base_job_id)
-        .where(
-            Job.state == JobState.VALIDATING_FILES,
-            base.state.in_((JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)),
-        )
+        .where(Job.state == JobState.VALIDATING_FILES, base.state.in_(FINAL_JOB_STATES))
         .order_by(Job.created_at)
         .limit(BATCH)
     ).all()
@@ -201,7 +206,7 @@ def admit(session: Session, job_id: str) -> None:
     base_state = session.scalars(select(Job.state).where(Job.id == job.base_job_id)).one()
     job.wait_reason = None
     if base_state is JobState.SUCCEEDED:
-        move(session, job, JobState.QUEUED, actor=ACTOR, reason=f"{job.base_job_id} has its result.")
+        move(session, job, JobState.QUEUED, actor=ACTOR, reason=f"{job.base_job_id} has its result")
         return
     message = f"the job {job.base_job_id} that this one goes on from has {base_state}, without a result"
     error = explained(ErrorReport(code="base_job_failed", message=message, time=time.time()))

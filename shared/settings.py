@@ -64,11 +64,10 @@ class Settings(BaseSettings):
     )
     schedule_s: float = Field(0.5, description="pause between two scheduling passes")
 
+    # What is remembered and kept, and for how long. `time_scale` does not touch these.
     usage_half_life_s: float = Field(
         7 * 24 * 3600.0, gt=0, description="what a team held so long ago counts half in its fair share"
     )
-
-    # What is kept, and for how long. `time_scale` does not touch these.
     idempotency_keep_s: float = Field(
         24 * 3600.0, gt=0, description="an Idempotency-Key is remembered at least this long"
     )

@@ -378,9 +378,7 @@ class TrainingResult(Shape):
     n_train_samples: int
     n_validation_samples: int
     skipped_images: list[str]
-    epochs: list[dict[str, Any]] = Field(
-        description="loss and accuracy of each epoch, training and validation"
-    )
+    epochs: list[dict[str, Any]] = Field(description="each epoch's training averages and validation figures")
     best_epoch: int = Field(
         description="the one with the lowest validation loss; without validation data the last one"
     )

@@ -24,7 +24,7 @@ class Event(Base):
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    type: Mapped[str] = mapped_column(doc="state, checkpoint, note, metrics")
+    type: Mapped[str] = mapped_column(doc="state, phase, checkpoint, metrics, change, note")
     level: Mapped[str] = mapped_column(server_default="info")
     message: Mapped[str]
     actor: Mapped[str] = mapped_column(doc="api:KEY, scheduler, reconciler, or the node's name")

@@ -9,6 +9,9 @@ from fastapi import Query, Request
 After = Annotated[str | None, Query(max_length=200, description="the last object of the page before")]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 
+_END_OF_9999 = 253_402_300_799
+Moment = Annotated[int | None, Query(ge=0, le=_END_OF_9999, description="Unix seconds")]
+
 _METADATA_START = "metadata["
 METADATA: dict[str, Any] = {
     "parameters": [

@@ -13,7 +13,7 @@ from thaw.shapes import Artifact
 from thaw.transport import Transport
 from thaw.whole_files import written_whole
 
-# Called with the bytes received so far and all there are.
+# Called with the bytes that have come, or were sent, and all there are.
 Progress = Callable[[int, int], None]
 
 

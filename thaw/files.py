@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
 
-from thaw.downloads import fetch
+from thaw.downloads import Progress, fetch
 from thaw.packing import Package, packed
 from thaw.paging import pages
 from thaw.shapes import Artifact, File
@@ -15,8 +15,6 @@ from thaw.transport import Transport
 
 PATH = "/v1/files"
 PURPOSE = "fine-tune"
-# Called with the bytes sent so far and all there are.
-Progress = Callable[[int, int], None]
 
 
 class Files:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
 from shared.artifacts import ArtifactStore
 from shared.db.work import InputFile, Work
 from shared.domain.activations import ActivationsWanted
 from shared.domain.archive import Caps
 from shared.domain.data_set import ArchiveFormat
+from shared.domain.device import Device
 from shared.domain.errors import Invalid
 from shared.domain.events import DataSource, ManifestEntry, TrainerSpec, WeightsFile
 from shared.domain.extraction import AnyRunSpec, ExtractorSpec, ResolvedExtraction
@@ -27,8 +28,6 @@ from worker.cache import Cache
 from worker.published import fetch_published
 from worker.resume import Resuming, fetch_checkpoint, fetch_file
 from worker.unpack import unpack
-
-Device = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True)

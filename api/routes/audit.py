@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from api.deps import KeeperDep, SessionDep
 from api.errors import documented
-from api.query import Limit
+from api.query import Limit, Moment
 from api.schemas import ListOf, unix
 from api.views import page_of
 from shared.db.audit import Sought, list_audit
@@ -19,7 +19,6 @@ from shared.db.teams_seen import team_asked_for
 router = APIRouter(prefix="/v1/audit", tags=["teams and keys"])
 
 _Text = Annotated[str | None, Query(min_length=1, max_length=500)]
-_Unix = Annotated[int | None, Query(ge=0, le=253_402_300_799)]
 
 
 class AuditView(BaseModel):
@@ -47,8 +46,8 @@ def _sought(
     team: _Text = None,
     key: _Text = None,
     target: _Text = None,
-    start: _Unix = None,
-    end: _Unix = None,
+    start: Moment = None,
+    end: Moment = None,
 ) -> Sought:
     return Sought(team_asked_for(session, caller, team), key, target, start, end)
 

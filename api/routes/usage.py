@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query
 
 from api.deps import CallerDep, SessionDep
 from api.errors import documented
+from api.query import Moment
 from api.schemas import unix
 from api.usage_schemas import NamedView, UsageRow, UsageView
 from shared.db.clock import now
@@ -20,8 +21,6 @@ from shared.domain.usage import Group, Named, Used, check_groups, window
 router = APIRouter(prefix="/v1/usage", tags=["usage"])
 
 _MOST_ROWS = 10_000
-_LAST_YEAR = 253_402_300_799
-Unix = Annotated[int | None, Query(ge=0, le=_LAST_YEAR)]
 _GroupBy = Annotated[
     list[Group], Query(description="one or several, each as a parameter of its own; their order is the rows'")
 ]
@@ -36,8 +35,8 @@ def usage(
     session: SessionDep,
     caller: CallerDep,
     group_by: _GroupBy = [],  # noqa: B006 - FastAPI copies it
-    start: Unix = None,
-    end: Unix = None,
+    start: Moment = None,
+    end: Moment = None,
     team: _Team = None,
 ) -> UsageView:
     """What jobs held, by team, person, model and day; always by accelerator. Left out: the last 30 days.

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Lock
 
+from shared.domain.device import Device
 from shared.domain.memory import Needs
-from shared.domain.plan_figures import Device
 
 MOST_ENTRIES = 512
 MOST_BYTES = 64 * 2**20

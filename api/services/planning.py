@@ -11,11 +11,11 @@ from typing import Any
 
 from api.services.base_networks import BaseNetwork
 from api.services.plan_cache import KnownPlan, PlanCache
+from shared.domain.device import Device
 from shared.domain.effects import check_effects
 from shared.domain.fits import Demand, NodeKind, fits, warnings
 from shared.domain.freeze import resolve
 from shared.domain.plan import Subject, planned
-from shared.domain.plan_figures import Device
 from shared.domain.resolved import ResolvedJob
 from shared.domain.spec import JobSpec
 

@@ -18,6 +18,7 @@ from shared.domain.activations import ActivationsWanted, SavedActivations
 from shared.domain.changes import HeldFrom, SpecChange
 from shared.domain.data_set import ArchiveFormat
 from shared.domain.delta import ModelBase, TrainedPart
+from shared.domain.device import Device
 from shared.domain.freeze import FreezePlan, FreezeSpec
 from shared.domain.job import Outcome, StopReason
 from shared.domain.job_kind import JobKind
@@ -92,7 +93,7 @@ class TrainerSpec(Shape):
     freeze_plan: FreezePlan
     hyperparameters: ResolvedHyperparameters
     preprocessing: ResolvedPreprocessing
-    device: Literal["cpu", "cuda"]
+    device: Device
     world_size: int
     seed: int
     resume_from: str | None = Field(None, description="a checkpoint's folder")
@@ -117,11 +118,14 @@ class Heartbeat(Shape):
     boottime_s: float
 
 
+RunPhase = Literal["loading", "preflight", "probe", "training", "saving", "extracting"]
+
+
 class PhaseLine(Shape):
     """The run enters a phase."""
 
     type: Literal["phase"] = "phase"
-    phase: Literal["loading", "preflight", "probe", "training", "saving", "extracting"]
+    phase: RunPhase
     time: float
 
 

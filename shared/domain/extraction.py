@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, TypeAdapter
 
 from shared.domain.activations import ActivationsWanted, SavedActivations, StoredFile
+from shared.domain.device import Device
 from shared.domain.events import DataSource, FrozenProof, TrainerSpec, WeightsFile
 from shared.domain.job_kind import JobKind
 from shared.domain.resolved import Architecture, ResolvedPreprocessing, Weights
@@ -47,7 +48,7 @@ class ExtractorSpec(Shape):
     wanted: ActivationsWanted
     batch_size: int = Field(description="global; the ranks divide it")
     preprocessing: ResolvedPreprocessing
-    device: Literal["cpu", "cuda"]
+    device: Device
     world_size: int
     seed: int
     finished: list[StoredFile] = Field(

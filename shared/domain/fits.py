@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from shared.domain.device import Device
 from shared.domain.errors import Invalid
 from shared.domain.memory import Needs, gib, largest_batch, peak
-from shared.domain.plan_figures import Device, Fit
+from shared.domain.plan_figures import Fit
 from shared.domain.spec import LARGEST_BATCH
 
 _OVERRIDE = "resources.min_memory_bytes, which counts in place of the estimate, says what a GPU must have"

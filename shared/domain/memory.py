@@ -24,9 +24,10 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from shared.domain.device import Device
 from shared.domain.flow_bytes import FlowBytes
 from shared.domain.freeze_plan import PlanPhase
-from shared.domain.plan_figures import Device, PhaseMemory
+from shared.domain.plan_figures import PhaseMemory
 from shared.domain.spec import ResolvedHyperparameters
 from shared.domain.tensor_bytes import TensorBytes
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from shared.domain.device import Device
 from shared.domain.flow import Flow
 from shared.domain.memory import CONTEXT_BYTES, Training
-from shared.domain.plan_figures import Device
 
 LEFT_OUT: Mapping[Device, str] = {
     "cuda": "fragmentation of the allocator; workspaces of cuDNN beyond the allowance; DDP's second copy of "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import get_args
 
+from shared.domain.device import Device
 from shared.domain.fixed_prefix import prefix_part
 from shared.domain.flow import Flow
 from shared.domain.flow_bytes import FlowBytes
@@ -24,7 +25,6 @@ from shared.domain.module_tree import ModuleTree
 from shared.domain.output_sizes import artifact_sizes, checkpoint_size
 from shared.domain.plan_figures import (
     BatchNorm,
-    Device,
     Memory,
     PhaseBatchNorm,
     PhasePrefix,

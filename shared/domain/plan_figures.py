@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Device = Literal["cuda", "cpu"]
+from shared.domain.device import Device
 
 
 class Figure(BaseModel):

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 from rich.text import Text
 
-from thaw.files import Progress as Report
+from thaw.downloads import Progress as Report
 
 # A pipe has no width; a table that is cut at 80 columns is of no use there.
 _PIPE_WIDTH = 240

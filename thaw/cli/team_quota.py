@@ -10,9 +10,9 @@ import typer
 
 from thaw.cli.output import Json, as_json, line, size, table
 from thaw.cli.session import server
+from thaw.cli.teams import TeamName
 from thaw.errors import UsageError
 
-TeamName = Annotated[str, typer.Argument(metavar="TEAM", help="The team, by its name or its id.")]
 _NONE = "none"
 _QUOTA = ("nominal_quota", "borrowing_limit", "lending_limit")
 _WORDS = {

@@ -9,10 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from shared.domain.events import PROGRESS_FILE, NoteLine, PhaseLine, ProgressLine
+from shared.domain.events import PROGRESS_FILE, NoteLine, PhaseLine, ProgressLine, RunPhase
 from worker.training.waiting_lines import WaitingLines
-
-Phase = Literal["loading", "preflight", "probe", "training", "saving", "extracting"]
 
 
 class Progress:
@@ -20,7 +18,7 @@ class Progress:
 
     def __init__(self, folder: Path, *, speaks: bool) -> None:
         self._file = WaitingLines(folder / PROGRESS_FILE) if speaks else None
-        self._phase: Phase | None = None
+        self._phase: RunPhase | None = None
         self._since = time.monotonic()
         self.seconds: dict[str, float] = {}
 
@@ -43,7 +41,7 @@ class Progress:
             sys.stdout.write(f"{time.strftime('%H:%M:%S')} {text}\n")
             sys.stdout.flush()
 
-    def enter(self, phase: Phase) -> None:
+    def enter(self, phase: RunPhase) -> None:
         self.count_time()
         self._phase = phase
         self.write(PhaseLine(phase=phase, time=time.time()))

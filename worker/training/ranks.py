@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from shared.domain.device import Device
 from worker.training.errors import TrainingFailed
 from worker.training.lease_watch import LeaseWatch
 from worker.training.pulse import Pulse
@@ -83,7 +83,7 @@ class Ranks:
 
 @contextmanager
 def joined_ranks(
-    device: Literal["cpu", "cuda"],
+    device: Device,
     world_size: int,
     pulse: Pulse | None = None,
     lease: LeaseWatch | None = None,
@@ -105,7 +105,7 @@ def joined_ranks(
     dist.destroy_process_group()
 
 
-def _from_environment(device: Literal["cpu", "cuda"], world_size: int) -> Ranks:
+def _from_environment(device: Device, world_size: int) -> Ranks:
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != world_size:
         raise TrainingFailed(

@@ -15,8 +15,8 @@ def has_registered(database_url: str, node: str, since: datetime) -> bool:
     engine = make_engine(database_url, pool_size=1)
     try:
         with transaction(engine) as session:
-            views = all_nodes(session)
-            return any(view.node.id == node and view.node.registered_at >= since for view in views)
+            known = all_nodes(session)
+            return any(one.node.id == node and one.node.registered_at >= since for one in known)
     except DBAPIError:  # the database is being started again
         return False
     finally:

@@ -185,13 +185,15 @@ class JobSpec(AnyJobSpec):
     def _one_source_of_validation(self) -> JobSpec:
         if self.validation_file is not None and self.validation_fraction is not None:
             raise ValueError("give validation_file or validation_fraction, not both")
-        if (
-            not self.files_may_be_left_out
-            and self.hyperparameters.early_stopping_patience
-            and not self.has_validation
-        ):
+        return self
+
+    @model_validator(mode="after")
+    def _validation_where_it_is_needed(self) -> JobSpec:
+        if self.has_validation or self.files_may_be_left_out:
+            return self
+        if self.hyperparameters.early_stopping_patience:
             raise ValueError("early_stopping_patience needs a validation_file or a validation_fraction")
-        if not self.files_may_be_left_out and self.capture and not self.has_validation:
+        if self.capture:
             raise ValueError("capture needs a validation_file or a validation_fraction")
         return self
 

@@ -13,20 +13,10 @@ _FOLDER_RACES = 10
 
 
 @contextmanager
-def whole_file(target: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of `target` when the block ends without an error."""
-    with flushed_file(target.parent, mode=0o666) as (file, written):
-        yield file
-        finish(file)
-        os.replace(written, target)
-        sync_folder(target.parent)
-
-
-@contextmanager
-def flushed_file(folder: Path, *, mode: int) -> Iterator[tuple[BinaryIO, Path]]:
-    """A new file in `folder` and its path; gone when the block ends, unless it was renamed before."""
+def flushed_file(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """A new file for this user alone, and its path in `folder`; gone at the end unless it was renamed."""
     path = folder / f".{uuid.uuid4().hex}.part"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file, path

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -36,17 +34,6 @@ class LocalArtifacts(ArtifactStore):
             super().__init__(LocalStore(root, automatic_cleanup=True))
             self._discard_abandoned()
 
-    def copy(self, source: str, target: str, *, if_absent: bool = False) -> None:
-        """A second name for the same bytes: objects are replaced, never written in place."""
-        path = self._incoming / f".{uuid.uuid4().hex}.part"
-        with store_errors(f"copy {checked_key(source)!r} to", checked_key(target)):
-            os.link(self._root / source, path)
-        try:
-            with store_errors("write", target, writing=True):
-                publish(path, self._root / target, if_absent=if_absent)
-        finally:
-            path.unlink(missing_ok=True)
-
     def signed_url(self, key: str, expires_s: int) -> str | None:
         """None: a folder has no address."""
         checked_key(key)
@@ -61,7 +48,7 @@ class LocalArtifacts(ArtifactStore):
     def _write(self, key: str, chunks: Iterator[bytes], *, if_absent: bool) -> None:
         with (
             store_errors("write", key, writing=True),
-            flushed_file(self._incoming, mode=0o600) as (file, path),
+            flushed_file(self._incoming) as (file, path),
         ):
             for chunk in chunks:
                 file.write(chunk)

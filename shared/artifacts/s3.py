@@ -34,11 +34,6 @@ class S3Artifacts(ArtifactStore):
         self._impatient = _impatient(bucket, prefix, config)
         self._signing = None if signing is None else _impatient(bucket, prefix, signing)
 
-    def copy(self, source: str, target: str, *, if_absent: bool = False) -> None:
-        """A copy made by the store itself, of at most 5 GiB."""
-        with store_errors(f"copy {checked_key(source)!r} to", checked_key(target)):
-            obstore.copy(self._objects, source, target, overwrite=not if_absent)
-
     def signed_url(self, key: str, expires_s: int) -> str | None:
         """An address that needs no other permission, or None where the API is to stream instead."""
         checked_key(key)

@@ -9,14 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import obstore
 from obstore.store import ObjectStore
 
-from shared.artifacts.durable import whole_file
-from shared.artifacts.errors import ArtifactCorrupt, ArtifactNotFound, store_errors
+from shared.artifacts.errors import ArtifactNotFound, store_errors
 from shared.artifacts.keys import checked_key
 from shared.domain.errors import Invalid
 
@@ -69,10 +67,6 @@ class ArtifactStore(ABC):
             raise
         return StoredObject(key, counted.size, counted.sha256)
 
-    def put_file(self, key: str, path: Path, *, if_absent: bool = False) -> StoredObject:
-        """Store a local file's bytes, in constant memory."""
-        return self.put_stream(key, _file_chunks(path), if_absent=if_absent)
-
     def stream(self, key: str, start: int | None = None, end: int | None = None) -> Iterator[bytes]:
         """The object's bytes in chunks, from `start` up to but not including `end`.
 
@@ -87,21 +81,6 @@ class ArtifactStore(ABC):
             return iter(())
         with store_errors("read", key):
             return self._chunks(key, obstore.get(self._objects, key, options={"range": (first, last)}))
-
-    def get_file(self, key: str, path: Path, *, sha256: str | None = None) -> StoredObject:
-        """Fetch the object to `path`, which appears whole, flushed to disk, or not at all.
-
-        With `sha256` (hexadecimal), other bytes raise `ArtifactCorrupt` and leave `path` as it was.
-        """
-        counted = _Counted(self.stream(key))
-        with whole_file(path) as file:
-            for chunk in counted:
-                file.write(chunk)
-            if sha256 is not None and counted.sha256 != sha256.lower():
-                raise ArtifactCorrupt(
-                    f"{key!r} has SHA-256 {counted.sha256}, and {sha256.lower()} was stored"
-                )
-        return StoredObject(key, counted.size, counted.sha256)
 
     def head(self, key: str) -> int:
         """The object's size in bytes; `ArtifactNotFound` where there is none."""
@@ -118,8 +97,12 @@ class ArtifactStore(ABC):
 
     def list(self, prefix: str = "") -> tuple[Entry, ...]:
         """All objects below `prefix`, ordered by key. `a/b` is below `a`; `ab` is not."""
-        entries = (entry for page in self._pages(prefix) for entry in page)
-        return tuple(sorted(entries, key=lambda entry: entry.key))
+        if prefix:
+            checked_key(prefix)
+        with store_errors("list", prefix):
+            listed = entries_of(obstore.list(self._objects, prefix or None, chunk_size=1000))
+            found = [entry for entry in listed if not entry.key.startswith(".")]
+        return tuple(sorted(found, key=lambda entry: entry.key))
 
     def page(self, *, after: str, limit: int) -> tuple[Entry, ...]:
         """The first `limit` objects in the order of keys, from behind the key `after`; fewer at the end."""
@@ -134,18 +117,6 @@ class ArtifactStore(ABC):
     def delete(self, key: str) -> None:
         """Remove the object; one that is not there is no error."""
         self._remove([checked_key(key)])
-
-    def delete_prefix(self, prefix: str) -> int:
-        """Remove all objects below `prefix` and return how many there were. It cannot be empty."""
-        count = 0
-        for page in self._pages(checked_key(prefix)):
-            self._remove([entry.key for entry in page])
-            count += len(page)
-        return count
-
-    @abstractmethod
-    def copy(self, source: str, target: str, *, if_absent: bool = False) -> None:
-        """Store the bytes of `source` under `target` too, without moving them through this process."""
 
     @abstractmethod
     def signed_url(self, key: str, expires_s: int) -> str | None:
@@ -178,13 +149,6 @@ class ArtifactStore(ABC):
         with store_errors("read", key):
             for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
                 yield bytes(chunk)
-
-    def _pages(self, prefix: str) -> Iterator[tuple[Entry, ...]]:
-        if prefix:
-            checked_key(prefix)
-        with store_errors("list", prefix):
-            for page in obstore.list(self._objects, prefix or None, chunk_size=1000):
-                yield tuple(entry for entry in entries_of([page]) if not entry.key.startswith("."))
 
     def _remove(self, keys: Sequence[str]) -> None:
         with store_errors("delete", ", ".join(keys[:3])):
@@ -222,12 +186,6 @@ def entries_of(pages: Iterable[Sequence[ObjectMeta]]) -> Iterator[Entry]:
     for page in pages:
         for item in page:
             yield Entry(item["path"], item["size"], item["last_modified"])
-
-
-def _file_chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            yield chunk
 
 
 def _cut(start: int | None, end: int | None, size: int) -> tuple[int, int]:

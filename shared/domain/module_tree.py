@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -82,10 +81,6 @@ class ModuleTree:
         """The modules with parameters below them, the root among them."""
         return frozenset(prefix for name in self.names for prefix in ("", *_prefixes(name)))
 
-    def parameters(self) -> Mapping[str, Shape]:
-        """The same as `shapes`: canonical names in order, with shapes."""
-        return self.shapes
-
     def with_num_classes(self, num_classes: int) -> ModuleTree:
         """The tree after each head module was made anew with `num_classes` outputs."""
         if not self.head:
@@ -131,13 +126,6 @@ class ModuleTree:
             blocks=tuple(data["blocks"]),
             num_classes=data["num_classes"],
         )
-
-    def to_json(self) -> str:
-        return json.dumps(self.to_data(), separators=(",", ":"))
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> ModuleTree:
-        return cls.from_data(json.loads(text))
 
     def _check_replaceable(self, path: str) -> None:
         module = self.by_path.get(path)

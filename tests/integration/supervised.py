@@ -221,6 +221,17 @@ class House:
                 row.name: row for row in session.scalars(select(Artifact).where(Artifact.job_id == job_id))
             }
 
+    def fetched(self, job_id: str, folder: Path) -> Path:
+        """The files of a job's result, brought into `folder`; each is what was stored."""
+        store = open_store(self.settings.store_url)
+        for artifact in self.artifacts(job_id).values():
+            content = b"".join(store.stream(artifact.storage_key))
+            assert (len(content), hashlib.sha256(content).hexdigest()) == (artifact.bytes, artifact.sha256)
+            target = folder / artifact.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+        return folder
+
     def metrics(self, job_id: str) -> list[Metric]:
         with transaction(self.world.engine) as session:
             found = session.scalars(select(Metric).where(Metric.job_id == job_id).order_by(Metric.id))

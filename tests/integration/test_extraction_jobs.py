@@ -17,7 +17,6 @@ from launched import eventually
 from sqlalchemy import select
 from supervised import House, digits_zip, resolved_job
 
-from shared.artifacts import open_store
 from shared.db.engine import make_engine, transaction
 from shared.db.models import Artifact
 from shared.domain.activations import ActivationIndex
@@ -80,16 +79,6 @@ def extraction(house: House, *, batch_size: int = 16, data: bytes | None = None,
     )
 
 
-def fetched(house: House, job: str, folder: Path) -> Path:
-    """The artifacts of a job, brought here and checked."""
-    store = open_store(house.settings.store_url)
-    for artifact in house.artifacts(job).values():
-        target = folder / artifact.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        store.get_file(artifact.storage_key, target, sha256=artifact.sha256)
-    return folder
-
-
 def shards(house: House, job: str) -> list[Artifact]:
     with transaction(house.world.engine) as session:
         query = select(Artifact).where(Artifact.job_id == job, Artifact.name.like("%shard-%"))
@@ -109,7 +98,7 @@ def test_an_extraction_on_two_ranks_leaves_its_activations_as_artifacts(house: H
     assert row.result["network_proof"]["unchanged"] is True
     assert not house.metrics(job)
     assert not house.checkpoints(job)
-    folder = fetched(house, job, tmp_path / "result")
+    folder = house.fetched(job, tmp_path / "result")
     index = ActivationIndex.model_validate_json((folder / "activations/index.json").read_bytes())
     shard_names = {f"activations/{shard.file}" for shard in index.shards}
     others = {"activations/index.json", "activations/samples.jsonl", "result.json", "logs.txt"}
@@ -137,7 +126,7 @@ def test_a_lost_try_leaves_whole_shards_to_the_next(house: House, tmp_path: Path
     by_attempt = {shard.name: shard.attempt_id for shard in shards(house, job)}
     assert {name for name, attempt in by_attempt.items() if attempt == first.id} == kept.keys()
     assert len(by_attempt) > len(kept)
-    folder = fetched(house, job, tmp_path / "result")
+    folder = house.fetched(job, tmp_path / "result")
     listed = json.loads((folder / "activations/index.json").read_text())
     assert {f"activations/{s['file']}": s["sha256"] for s in listed["shards"]}.items() >= kept.items()
     assert read_activations(folder)["fc"].shape == (1797, 10)

@@ -47,7 +47,7 @@ def test_a_network_with_its_own_number_of_classes(name: str) -> None:
     height, width = catalog.get(name).image_size
     with torch.no_grad():
         assert model.eval()(torch.zeros(2, 3, height, width)).shape == (2, 5)
-    expected = catalog.get(name).tree.with_num_classes(5).parameters()
+    expected = catalog.get(name).tree.with_num_classes(5).shapes
     assert {n: tuple(p.shape) for n, p in model.named_parameters()} == dict(expected)
 
 
@@ -62,7 +62,7 @@ def test_a_segmentation_network_answers_with_a_dict_of_pixel_scores(name: str, a
     assert {name: tuple(scores.shape) for name, scores in output.items()} == dict.fromkeys(
         answers, (2, 5, 40, 64)
     )
-    expected = catalog.get(name).tree.with_num_classes(5).parameters()
+    expected = catalog.get(name).tree.with_num_classes(5).shapes
     assert {n: tuple(p.shape) for n, p in model.named_parameters()} == dict(expected)
 
 
@@ -71,7 +71,7 @@ def test_a_vision_transformer_is_built_for_the_size_asked_for() -> None:
     with torch.no_grad():
         assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 2)
     tree = catalog.get("vit_b_32").tree_at((64, 64)).with_num_classes(2)
-    assert dict(tree.parameters()) == {n: tuple(p.shape) for n, p in model.named_parameters()}
+    assert dict(tree.shapes) == {n: tuple(p.shape) for n, p in model.named_parameters()}
     for size, words in [((64, 96), "square"), ((60, 60), "multiple of 32")]:
         with pytest.raises(Invalid, match=words):
             models.build("vit_b_32", "torchvision", image_size=size)
@@ -132,7 +132,7 @@ class TestDescribing:
     def test_shared_parts_are_listed_once_with_their_aliases(self) -> None:
         tree = models.describe_module(Tied())
         assert [m.path for m in tree.modules] == ["", "norm", "first", "second", "fc"]
-        assert list(tree.parameters()) == [name for name, _ in Tied().named_parameters()]
+        assert list(tree.shapes) == [name for name, _ in Tied().named_parameters()]
         assert tree.aliases == {
             "second.weight": "first.weight",
             "again.weight": "norm.weight",

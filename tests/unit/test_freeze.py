@@ -41,14 +41,14 @@ class TestWhatIsFrozen:
         plan = phase(freeze)
         assert plan.frozen == ()
         assert plan.still == ()
-        assert plan.trainable == tuple(RESNET.parameters())
+        assert plan.trainable == tuple(RESNET.shapes)
 
     def test_a_list_is_one_freeze_rule(self) -> None:
         assert phase(["conv1", "bn1"]) == phase({"rules": [{"freeze": ["conv1", "bn1"]}]})
 
     def test_a_part_of_the_name_as_in_python(self) -> None:
         plan = phase(["name:conv1"])
-        assert plan.frozen == tuple(name for name in RESNET.parameters() if "conv1" in name)
+        assert plan.frozen == tuple(name for name in RESNET.shapes if "conv1" in name)
         assert len(plan.frozen) == 9
 
     def test_the_last_matching_rule_wins(self) -> None:

@@ -114,7 +114,7 @@ def test_every_parameter_is_decided_once_in_each_phase_and_counted(
 ) -> None:
     tree, rules, entries = scheduled
     for phase in phases(rules, tree, entries):
-        assert sorted(phase.trainable + phase.frozen) == sorted(tree.parameters())
+        assert sorted(phase.trainable + phase.frozen) == sorted(tree.shapes)
         assert phase.trainable
         assert phase.n_trainable == 2 * len(phase.trainable)
         assert phase.n_frozen == 2 * len(phase.frozen)
@@ -127,7 +127,7 @@ def test_every_parameter_is_decided_once_in_each_phase_and_counted(
 def test_the_last_rule_that_matches_any_name_of_a_parameter_wins(network: tuple[ModuleTree, Rules]) -> None:
     tree, rules = network
     phase = planned(rules, tree)
-    for parameter in tree.parameters():
+    for parameter in tree.shapes:
         last = (matching(parameter, rules, tree) or [{"train": "**"}])[-1]
         assert (parameter in phase.frozen) == ("freeze" in last)
         assert phase.lr_scale.get(parameter, 1.0) == last.get("lr_scale", 1.0)
@@ -143,7 +143,7 @@ def test_a_phase_is_what_all_rules_up_to_its_epoch_come_to(
     assert [p.from_epoch for p in found] == sorted({0, *(entry["at_epoch"] for entry in entries)})
     for phase in found:
         due = [e for at in range(1, phase.from_epoch + 1) for e in entries if e["at_epoch"] == at]
-        for parameter in tree.parameters():
+        for parameter in tree.shapes:
             last = (matching(parameter, [*rules, *due], tree) or [{"train": "**"}])[-1]
             assert (parameter in phase.frozen) == ("freeze" in last)
             assert phase.lr_scale.get(parameter, 1.0) == last.get("lr_scale", 1.0)

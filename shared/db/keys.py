@@ -58,11 +58,9 @@ def make_team(session: Session, name: str) -> str:
     return session.scalars(select(Team.id).where(Team.name == name, Team.deleted_at.is_(None))).one()
 
 
-def make_key(
-    session: Session, team_id: str, *, name: str, role: str, expires_in_s: float | None = None
-) -> str:
-    """A new key of the team. This is the only time that it can be read."""
-    return add_key(session, team_id, name=name, role=role, expires_in_s=expires_in_s)[1]
+def make_key(session: Session, team_id: str, *, name: str, role: str) -> str:
+    """A new key of the team that lasts until it is revoked. This is the only time that it can be read."""
+    return add_key(session, team_id, name=name, role=role)[1]
 
 
 def add_key(

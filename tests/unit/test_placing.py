@@ -1,4 +1,4 @@
-"""Who runs next, and where, as data."""
+"""Who runs next, and where: jobs of one team, gangs among them, and what each may run on."""
 
 from __future__ import annotations
 

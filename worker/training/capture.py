@@ -6,14 +6,13 @@ bit of it. What cannot be saved is found out before training, by forwards that l
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import torch
-from torch import nn
 
 from shared.domain.activations import ModuleActivations, SavedActivations
 from shared.domain.job import StopReason
+from worker.training.eval_mode import in_eval_mode
 from worker.training.extraction_pass import ExtractionPass
 from worker.training.extraction_work import Source
 from worker.training.freezing import named_tensors
@@ -32,7 +31,7 @@ class Capture:
     def check(self) -> None:
         """Raises TrainingFailed where a module's output cannot be saved, or all of it is too much."""
         if self._pass is not None:
-            with _in_eval_mode(self._run.model):
+            with in_eval_mode(self._run.model):
                 self._layout = self._pass.preflight()
 
     def take(self) -> SavedActivations | StopReason | None:
@@ -42,7 +41,7 @@ class Capture:
             return None
         run.progress.enter("extracting")
         share_model(run)
-        with _in_eval_mode(run.model):
+        with in_eval_mode(run.model):
             digest = combined(digests(run.model, named_tensors(run.model)))
             saved = self._pass.run(self._layout, run.spec.target.name, digest, run.time_limit())
         run.progress.enter("saving")
@@ -73,15 +72,3 @@ def _extraction_pass(run: Run) -> ExtractionPass | None:
         ranks=run.ranks,
         progress=run.progress,
     )
-
-
-@contextmanager
-def _in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Each module's own mode is put back at the end."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

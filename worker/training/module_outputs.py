@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.domain.module_outputs import ModuleOutput, Outputs
+from worker.training.eval_mode import in_eval_mode
 from worker.training.extraction_pooling import mean_over
 from worker.training.extraction_taps import Taps, in_words
 
@@ -18,13 +19,8 @@ def record_outputs(model: nn.Module, image_size: tuple[int, int], device: str = 
 
     Random generators and buffers are for the caller to save; `model` is left in the mode that it was in.
     """
-    was_training = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
+    with in_eval_mode(model):
         more, fewer = (_outputs(model, torch.zeros(n, 3, *image_size, device=device)) for n in (3, 2))
-    finally:
-        for module, training in was_training.items():
-            module.training = training
     modules = {path: _recorded(model, path, more[path], fewer.get(path, [])) for path in more}
     return Outputs(image_size, modules)
 

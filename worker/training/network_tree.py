@@ -11,6 +11,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from shared.domain.errors import Invalid
 from shared.domain.module_tree import ModuleInfo, ModuleTree, TensorInfo, is_below, join
+from worker.training.eval_mode import in_eval_mode
 
 CONTAINERS = frozenset({"Sequential", "ModuleList", "ModuleDict"})
 
@@ -101,18 +102,15 @@ def _opened_children(
 def _first_calls(model: nn.Module, example: Tensor) -> dict[str, int]:
     """For each module that an eval-mode forward calls: its place in the order of first calls."""
     calls: dict[str, int] = {}
-    modes = {module: module.training for module in model.modules()}
 
     def noting(path: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         return lambda _module, _inputs: calls.update({path: calls.get(path, len(calls))})
 
     hooks = [module.register_forward_pre_hook(noting(path)) for path, module in model.named_modules()]
     try:
-        with torch.no_grad():
-            model.eval()(example)
+        with torch.no_grad(), in_eval_mode(model):
+            model(example)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, training in modes.items():
-            module.training = training
     return calls

@@ -58,7 +58,7 @@ def _models() -> typer.Typer:
 
 
 def _nodes() -> typer.Typer:
-    group = _group(help="The hosts that jobs run on.")
+    group = _group(help="The machines that jobs run on.")
     group.command("list")(nodes.list_nodes)
     for command in (nodes.show, nodes.drain, nodes.undrain):
         group.command()(command)
@@ -90,7 +90,7 @@ def _keys() -> typer.Typer:
     return group
 
 
-def _group(help: str | None = None, without_command: bool = False) -> typer.Typer:
+def _group(help: str | None = None, *, without_command: bool = False) -> typer.Typer:
     # Plain errors in one line: what a script logs should not be a frame of box characters.
     return typer.Typer(
         help=help,

@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Collection
 
 from shared.domain.errors import Invalid
-from shared.domain.freeze_globs import glob_matcher
 from shared.domain.freeze_kinds import KINDS
+from shared.domain.globs import glob_matcher
 from shared.domain.module_tree import ModuleTree, enclosing
 from shared.domain.near_names import nearest
 
@@ -39,7 +39,7 @@ def compile_pattern(pattern: str, tree: ModuleTree) -> Matcher:
     if pattern == HEAD:
         return _below(tree.head)
     if _is_glob(pattern):
-        return glob_matcher(pattern)
+        return glob_matcher(pattern, with_what_is_below=True)
     return _below({pattern})
 
 

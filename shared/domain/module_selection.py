@@ -7,15 +7,14 @@ layer4.**.bn1   `**` spans none or more parts
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
-from fnmatch import translate
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
 from shared.domain.activations import RESERVED
 from shared.domain.errors import Invalid
+from shared.domain.globs import glob_matcher
 from shared.domain.module_tree import ModuleTree
 from shared.domain.near_names import nearest
 
@@ -48,7 +47,8 @@ def select_modules(patterns: Sequence[str], tree: ModuleTree, param: str) -> lis
 
 def _matched(pattern: str, tree: ModuleTree, known: Sequence[str], param: str) -> set[str]:
     if "*" in pattern or "?" in pattern:
-        fits = _glob_matcher(pattern, param)
+        _check_glob(pattern, param)
+        fits = glob_matcher(pattern, with_what_is_below=False)
         found = {path for path in known if fits(path) and not _is_container(path, tree)}
         problem = f"{pattern!r} matches no module of this network that is ever called"
     else:
@@ -76,8 +76,7 @@ def _is_container(path: str, tree: ModuleTree) -> bool:
     return module is not None and module.class_name in NEVER_CALLED
 
 
-def _glob_matcher(pattern: str, param: str) -> Callable[[str], bool]:
-    """Follows all readings of the pattern at once, part by dotted part, so that none is slow."""
+def _check_glob(pattern: str, param: str) -> None:
     parts = pattern.split(".")
     if not all(parts) or any("**" in part and part != "**" for part in parts):
         raise Invalid(
@@ -85,22 +84,3 @@ def _glob_matcher(pattern: str, param: str) -> Callable[[str], bool]:
             param=param,
             code="bad_pattern",
         )
-    fits = [None if part == "**" else re.compile(translate(part.replace("[", "[[]"))).match for part in parts]
-
-    def spanned(places: set[int]) -> set[int]:
-        for place, fit in enumerate(fits):
-            if fit is None and place in places:
-                places.add(place + 1)
-        return places
-
-    def matches(path: str) -> bool:
-        places = spanned({0})
-        for name in path.split("."):
-            stays = {place for place in places if place < len(fits) and fits[place] is None}
-            steps = {
-                place + 1 for place in places if place < len(fits) and (fit := fits[place]) and fit(name)
-            }
-            places = spanned(stays | steps)
-        return len(fits) in places
-
-    return matches

@@ -1,4 +1,4 @@
-"""Globs of the freeze language: `*` and `?` stay within one dotted part, `**` spans none or more."""
+"""Globs over dotted names: `*` and `?` stay within one part, `**` spans none or more."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from fnmatch import translate
 from functools import cache
 
 
-def glob_matcher(pattern: str) -> Callable[[str], bool]:
-    """Follows all readings of the pattern at once, part by dotted part, and remembers common prefixes.
+def glob_matcher(pattern: str, *, with_what_is_below: bool) -> Callable[[str], bool]:
+    """Whether a name equals the pattern or, `with_what_is_below`, has a dotted prefix that does.
 
-    It matches a name that the pattern equals, and one with a dotted prefix that it equals.
+    Follows all readings of the pattern at once, part by part, so that none is slow. Common prefixes are kept.
     """
     parts = re.sub(r"\*\*(\.\*\*)+", "**", pattern).split(".")
     fits = [None if part == "**" else re.compile(translate(part.replace("[", "[[]"))).match for part in parts]
@@ -32,10 +32,10 @@ def glob_matcher(pattern: str) -> Callable[[str], bool]:
 
     @cache
     def step(positions: frozenset[int], part: str) -> frozenset[int]:
-        if end in positions:
+        if with_what_is_below and end in positions:
             return frozenset({end})
         after = set()
-        for i in positions:
+        for i in positions - {end}:
             fit = fits[i]
             if fit is None:
                 after.add(i)

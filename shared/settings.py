@@ -55,6 +55,9 @@ class Settings(BaseSettings):
     hold_after_s: float = Field(40.0, description="a heartbeat older than this stops the ranks")
     kill_after_held_s: float = 300.0
     stall_s: float = Field(1800.0, description="ranks that get no further for this long are ended")
+    unreachable_s: float = Field(
+        40.0, gt=0, description="a gang ends when one of its nodes had no answer from another for this long"
+    )
     offer_s: float = Field(15.0, description="an unanswered offer is made anew after this")
     gang_s: float = Field(30.0, description="an incomplete gang is aborted after this")
     reconcile_s: float = 10.0

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from shared.artifacts import StoreOptions, StoreUnavailable, open_store
 from shared.db import leases
 from shared.db.leases import Claim, StoredArtifact
+from shared.db.peers import Peer, peers_before
 from shared.db.work import Work, load_work
 from shared.domain.archive import Caps
 from shared.domain.errors import NotFound, ThawError
@@ -149,7 +150,7 @@ class Attempt:
             raise
 
     def _train(self, spec: AnyRunSpec) -> End:
-        plan = launch_plan(self._claim, self._settings, self._devices, spec)
+        plan = launch_plan(self._claim, self._settings, self._devices, spec, self._peers())
         write_whole(self._folder / SPEC_FILE, spec.model_dump_json(indent=1))
         write_whole(self._folder / LAUNCH_FILE, plan.model_dump_json(indent=1))
         if not self._writes:
@@ -168,6 +169,12 @@ class Attempt:
             report = self._run_trainer(look=passing_on.look)
             passing_on.finish()
             return self._bring_in(report, spec, uploads)
+
+    def _peers(self) -> list[Peer]:
+        claim = self._claim
+        if claim.node_rank == 0:
+            return []
+        return self._ask(lambda session: peers_before(session, claim.attempt_id, claim.node_rank))
 
     def _run_trainer(self, look: Callable[[], None]) -> OutcomeReport:
         """From the launch until no process is left. `look` is called a few times a second."""

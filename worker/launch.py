@@ -27,6 +27,14 @@ _BOUND = Path(__file__).with_name("bound.py")
 _SOURCES = Path(__file__).parent.parent
 
 
+class PeerAddress(Shape):
+    """Where another node of the run answers, be it that nobody listens there just now."""
+
+    node: str
+    addresses: list[str] = Field(description="all that its name leads to")
+    port: int
+
+
 class LaunchPlan(Shape):
     """launch.json. Times are seconds."""
 
@@ -36,6 +44,9 @@ class LaunchPlan(Shape):
     master_port: int
     slot_locks: list[str] = Field(description="lock files of this node's slots, in the order of local ranks")
     interface: str | None = Field(None, description="over which ranks reach other nodes; None: gloo's choice")
+    node_name: str = Field("this node", description="in words for people")
+    peers: list[PeerAddress] = Field(default_factory=list, description="the nodes of lower rank")
+    unreachable_s: float = Field(40.0, description="a peer that answers nothing for so long ends the run")
     visible_devices: str | None = Field(None, description="CUDA_VISIBLE_DEVICES; None on CPU nodes")
     threads_per_rank: int = Field(ge=1)
     trainer_env: dict[str, str] = Field(default_factory=dict)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from shared.db.leases import Claim
+from shared.db.peers import Peer
 from shared.domain.extraction import AnyRunSpec, batch_in_words
 from shared.settings import Settings
 from worker.devices import Devices
-from worker.launch import LaunchPlan
-from worker.rendezvous import interface_of
+from worker.launch import LaunchPlan, PeerAddress
+from worker.rendezvous import addresses_of, interface_of
 from worker.run_clock import START_S
 from worker.slots import slot_lock_path
 
@@ -20,7 +22,9 @@ OVERTIME_S = 30.0
 GANG_START_S = 3600.0
 
 
-def launch_plan(claim: Claim, settings: Settings, devices: Devices, spec: AnyRunSpec) -> LaunchPlan:
+def launch_plan(
+    claim: Claim, settings: Settings, devices: Devices, spec: AnyRunSpec, peers: Sequence[Peer]
+) -> LaunchPlan:
     """GPUs are named by UUID: numbers would mean others where CUDA counts otherwise, or one is gone."""
     is_gang = claim.nodes > 1
     return LaunchPlan(
@@ -29,6 +33,9 @@ def launch_plan(claim: Claim, settings: Settings, devices: Devices, spec: AnyRun
         master_addr=claim.master_addr,
         master_port=claim.master_port,
         interface=interface_of(settings.advertise_host) if is_gang else None,
+        node_name=settings.node_name,
+        peers=_where_they_answer(peers),
+        unreachable_s=settings.scaled(settings.unreachable_s),
         slot_locks=[str(slot_lock_path(settings.work_dir, slot)) for slot in claim.slots],
         visible_devices=",".join(devices.uuids[slot] for slot in claim.slots) if devices.uuids else None,
         threads_per_rank=max(1, len(os.sched_getaffinity(0)) // devices.n_slots),
@@ -45,3 +52,16 @@ def launch_plan(claim: Claim, settings: Settings, devices: Devices, spec: AnyRun
         batch=batch_in_words(spec),
         log_bytes=LOG_BYTES,
     )
+
+
+def _where_they_answer(peers: Sequence[Peer]) -> list[PeerAddress]:
+    """Looked up once and here, as a name service that is away answers late: then the launcher could not hold.
+
+    What nobody can look up now is left out: that says nothing of the node.
+    """
+    found = ((peer, addresses_of(peer.host)) for peer in peers)
+    return [
+        PeerAddress(node=peer.node_id, addresses=sorted(addresses), port=peer.port)
+        for peer, addresses in found
+        if addresses
+    ]

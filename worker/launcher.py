@@ -38,6 +38,7 @@ from worker.launch import LAUNCH_FILE, TRAINER_MODULE, LaunchPlan, agent_command
 from worker.memory_kills import memory_kills
 from worker.outcome import FENCED, TRAINER_ENDED, ended_by, lost, overstayed, settle
 from worker.processes import become_subreaper, bind_to_parent, kill_all, stop_all, wake_all
+from worker.reach import Reach, cut_off
 from worker.rendezvous import is_taken
 from worker.run_clock import RanClock, StallRule
 from worker.run_files import read_plain
@@ -86,6 +87,7 @@ class Launcher:
         self._held = False
         self._clock = RanClock(time.monotonic())
         self._stall = StallRule(plan.stall_s, plan.start_s)
+        self._reach = Reach(plan.peers, plan.unreachable_s)
         self._memory_kills = memory_kills()
         self._stop: _Stop | None = None
         self._terminated = False
@@ -152,7 +154,7 @@ class Launcher:
             if self._obey_heartbeat() is Order.DIE:
                 held_s = self._plan.kill_after_held_s
                 return lost(f"held for {held_s:g} s, and the lease was not confirmed", code="lease_lost")
-            over = self._is_out_of_time()
+            over = self._is_out_of_time() or self._is_cut_off()
             if over is not None:
                 return over
             late = self._grace_is_over()
@@ -188,6 +190,16 @@ class Launcher:
         report = no_progress(plan.stall_s, where_ranks_stand(self._run, os.getpid()))
         assert report.error is not None
         self._log.say(f"{report.error.message}\n{report.error.traceback or ''}")
+        return report
+
+    def _is_cut_off(self) -> OutcomeReport | None:
+        """How the run ends where another node of it cannot be reached, and it has stood still for as long."""
+        ran_s, limit_s = self._clock.ran_s, self._plan.unreachable_s
+        unreached = self._reach.unreached(ran_s, held=self._held)
+        if unreached is None or self._stall.still_s(ran_s, signs_of_life(self._run)) <= limit_s:
+            return None
+        report = cut_off(self._plan.node_name, unreached, limit_s)
+        self._log.say(report.error.message if report.error else unreached)
         return report
 
     def _copy_output(self, agent: subprocess.Popen[bytes], *, wait_s: float) -> None:

@@ -27,13 +27,18 @@ def interface_of(host: str) -> str | None:
 
     gloo takes the one that the host's own name leads to: often the loopback, where no peer reaches it.
     """
-    addresses: set[str] = set()
-    with suppress(OSError):  # a name that nobody knows here
-        addresses = {str(found[4][0]) for found in socket.getaddrinfo(host, None)}
+    addresses = addresses_of(host)
     for name, of_interface in psutil.net_if_addrs().items():
         if addresses & {one.address.partition("%")[0] for one in of_interface}:
             return name
     return None
+
+
+def addresses_of(host: str) -> set[str]:
+    """All addresses that a name leads to; empty where nobody knows it here, or can say so now."""
+    with suppress(OSError):
+        return {str(found[4][0]) for found in socket.getaddrinfo(host, None)}
+    return set()
 
 
 def _can_be_had(port: int) -> bool:

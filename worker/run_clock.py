@@ -62,11 +62,16 @@ class StallRule:
 
     def is_stalled(self, ran_s: float, sign: Hashable) -> bool:
         """Whether it is so after `ran_s` of running, with the signs as they are now: none is ()."""
-        if sign != self._sign:
-            self._sign, self._since_s = sign, ran_s
+        still_s = self.still_s(ran_s, sign)
         if self.stall_s is None:
             return False
-        return ran_s - self._since_s > (self.stall_s if sign else max(self.stall_s, self.start_s))
+        return still_s > (self.stall_s if sign else max(self.stall_s, self.start_s))
+
+    def still_s(self, ran_s: float, sign: Hashable) -> float:
+        """For how long the signs have been as they are now."""
+        if sign != self._sign:
+            self._sign, self._since_s = sign, ran_s
+        return ran_s - self._since_s
 
 
 def read_ran_s(run: Path) -> float:

@@ -16,6 +16,7 @@ from shared.db.checkpoints import newest_checkpoints
 from shared.db.clock import seconds_ago
 from shared.db.history import lock_jobs, move
 from shared.db.models import Allocation, Attempt, Job, NodeRow, Slot, Team
+from shared.db.peers import meeting_place
 from shared.domain.addresses import Address, out_of_reach
 from shared.domain.cluster import Node, Placement, Waiting
 from shared.domain.job import (
@@ -243,6 +244,7 @@ def _new_attempts(
     attempts = {}
     for job, placement in zip(jobs, placements, strict=True):
         first = placement.parts[0]
+        master_addr, master_port = meeting_place(nodes[first.node_id], first.slots)
         attempts[job.id] = Attempt(
             id=new_id("attempt"),
             job_id=job.id,
@@ -251,8 +253,8 @@ def _new_attempts(
             nodes=job.nodes,
             claimed=0,
             lease_token=uuid4(),
-            master_addr=nodes[first.node_id].advertise_host,
-            master_port=nodes[first.node_id].port_base + min(first.slots),
+            master_addr=master_addr,
+            master_port=master_port,
             resume_from=checkpoints.get(job.id),
         )
     session.add_all(attempts.values())

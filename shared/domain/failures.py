@@ -18,10 +18,11 @@ WORKER_LOST = "worker_lost"
 SUPERVISOR_FAILED = "supervisor_failed"
 DISK_FULL = "disk_full"
 PORT_TAKEN = "port_taken"
+NODE_UNREACHABLE = "node_unreachable"
 NO_PROGRESS = "no_progress"
 
 # Of the node, not of the job: it gets no offers for a while, else it takes one job's try after another's.
-THE_NODES_OWN = frozenset({SUPERVISOR_FAILED, DISK_FULL, PORT_TAKEN})
+THE_NODES_OWN = frozenset({SUPERVISOR_FAILED, DISK_FULL, PORT_TAKEN, NODE_UNREACHABLE})
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,11 @@ FAILURES: Mapping[str, Failure] = {
     ),
     PEER_LOST: _machines(
         "a rank lost the connection to another, whose own end was not seen", "nothing, if it happens once"
+    ),
+    NODE_UNREACHABLE: _machines(
+        "a node of the run had no answer from another one for unreachable_s, though both may have reached "
+        "everything else; the message names the two",
+        "nothing, if it happens once; else the operator looks at the network between these two nodes",
     ),
     "lease_lost": _machines(
         "the run was held for too long, as the database could not be reached", "nothing, if it happens once"

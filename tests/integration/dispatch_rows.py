@@ -211,6 +211,12 @@ class World:
         with self._session() as session:
             return session.get_one(Allocation, allocation_id)
 
+    def shares(self, attempt_id: str) -> list[Allocation]:
+        """An attempt's allocations by node rank."""
+        query = select(Allocation).where(Allocation.attempt_id == attempt_id)
+        with self._session() as session:
+            return list(session.scalars(query.order_by(Allocation.node_rank)))
+
     def events(self, job_id: str) -> list[Event]:
         """The job's history."""
         with self._session() as session:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 _CABLE = "cable"
+_NO_CARD = "02:00:00:00:00:01"
 
 
 class NotPermitted(Exception):
@@ -46,12 +47,27 @@ def two_hosts() -> Iterator[tuple[Host, Host]]:
             subprocess.run(["ip", "netns", "del", host.name], check=False, capture_output=True)
 
 
+@contextmanager
+def cut(first: Host, second: Host) -> Iterator[None]:
+    """What either sends to the other is dropped, and neither is told: it goes to a card that is not there."""
+    for host, other in ((first, second), (second, first)):
+        entry = (other.address, "lladdr", _NO_CARD, "dev", _CABLE, "nud", "permanent")
+        _ip("-n", host.name, "neigh", "replace", *entry)
+    try:
+        yield
+    finally:
+        for host, other in ((first, second), (second, first)):
+            _ip("-n", host.name, "neigh", "del", other.address, "dev", _CABLE)
+
+
 def _connect(first: Host, second: Host) -> None:
     for host in (first, second):
         _ip("netns", "add", host.name)
     ends = ("name", _CABLE, "netns", first.name, "type", "veth", "peer", "name", _CABLE, "netns", second.name)
     _ip("link", "add", *ends)
     for host in (first, second):
+        # Without addresses of IPv6, so that there is one way to the other end.
+        _ip("-n", host.name, "link", "set", _CABLE, "addrgenmode", "none")
         _ip("-n", host.name, "addr", "add", f"{host.address}/30", "dev", _CABLE)
         for interface in ("lo", _CABLE):
             _ip("-n", host.name, "link", "set", interface, "up")

@@ -13,6 +13,7 @@ from dispatch_rows import World
 from shared.db import checkpoints, drains, leases, reconcile
 from shared.db.engine import make_engine, transaction
 from shared.db.leases import Claim, Renewal
+from shared.db.peers import Peer, peers_before
 from shared.db.placement import Offer
 from shared.db.steps import run_step
 from shared.domain.events import ErrorReport
@@ -168,6 +169,19 @@ def test_what_all_ranks_found_is_told_of_the_node_whose_rank_it_was(world: World
     error = world.read(first.job_id).error
     assert error is not None
     assert (error["rank"], error["node"]) == (0, "node-0")
+
+
+def test_each_node_of_a_gang_learns_where_those_of_lower_rank_answer(world: World) -> None:
+    for number in range(3):
+        world.node(f"node-{number}", host=f"10.0.0.{number}")
+    slots = (("node-2", (0,)), ("node-0", (1,)), ("node-1", (0,)))
+    claims = [world.claim(offer) for offer in world.offer_gang(world.job(nodes=3), *slots)]
+    world.node("node-2", host="10.0.0.9")
+    told = [
+        run_step(world.engine, peers_before, claim.attempt_id, claim.node_rank) for claim in claims if claim
+    ]
+    first, second = Peer("node-2", "10.0.0.2", 29500), Peer("node-0", "10.0.0.0", 29501)
+    assert told == [[], [first], [first, second]], "the first at where the ranks do meet"
 
 
 def test_a_share_that_stopped_before_all_had_claimed_takes_the_open_offer_back(world: World) -> None:

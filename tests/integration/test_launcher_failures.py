@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from launched import Launch, eventually, launching, state_of
+from listeners import LOOPBACK, swallowing
 
 from shared.domain.job import Outcome
 from worker.run_clock import read_ran_s
@@ -147,6 +148,32 @@ def test_a_run_that_is_held_neither_stalls_nor_uses_up_its_time(launch: Launch) 
     assert told.error is not None
     assert told.error.code == "lease_lost", "held for longer than it may stall, and not ended for that"
     assert read_ran_s(run.run) <= before + 1.5
+
+
+@pytest.mark.slow
+def test_a_run_that_gets_further_is_left_alone_though_another_node_cannot_be_reached(launch: Launch) -> None:
+    with swallowing() as port:
+        peer = {"node": "node-0", "addresses": [LOOPBACK], "port": port}
+        run = launch(PULSE + WAITS, peers=[peer], unreachable_s=2.0)
+        eventually(lambda: len(list(run.run.glob("pulse-rank*"))) == 2, what="both run")
+        began_s = read_ran_s(run.run)
+        eventually(lambda: read_ran_s(run.run) > began_s + 4.0, what="it runs on")
+        (run.run / "be-still").touch()
+        told = run.outcome()
+    assert told.error is not None
+    assert told.error.code == "node_unreachable"
+
+
+def test_a_run_that_cannot_reach_another_node_of_its_gang_is_ended_and_names_both(launch: Launch) -> None:
+    with swallowing() as port:
+        peer = {"node": "node-0", "addresses": [LOOPBACK], "port": port}
+        run = launch(WAITS, ranks=1, node_name="node-1", peers=[peer], unreachable_s=1.0)
+        told = run.outcome()
+    assert told.error is not None
+    assert (told.outcome, told.error.code) == (Outcome.LOST, "node_unreachable")
+    assert "node-1 could not reach the node node-0" in told.error.message
+    assert told.error.message in run.log()
+    assert not run.left()
 
 
 def test_the_time_limit_counts_what_earlier_tries_took(launch: Launch) -> None:

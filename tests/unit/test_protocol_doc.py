@@ -58,5 +58,5 @@ def test_the_states_are_told_as_they_are(name: str) -> None:
 def test_the_times_are_told_as_they_are() -> None:
     told = {setting.strip("`"): float(seconds) for _, setting, seconds in rows_below("`THAW_TIME_SCALE`")}
     assert told == {name: Settings.model_fields[name].default for name in told}
-    leases = {"lease_s", "renew_s", "hold_after_s", "kill_after_held_s", "offer_s", "gang_s"}
+    leases = {"lease_s", "renew_s", "hold_after_s", "kill_after_held_s", "unreachable_s", "offer_s", "gang_s"}
     assert set(told) == leases | {"reconcile_s", "node_heartbeat_s", "schedule_s"}

@@ -45,6 +45,15 @@ def test_a_run_has_stalled_when_its_signs_of_life_stay_the_same() -> None:
     assert rule.is_stalled(20.6, "second")
 
 
+def test_how_long_a_run_has_stood_still_is_told_also_without_a_limit() -> None:
+    rule = StallRule(stall_s=None)
+    assert [rule.still_s(ran_s, sign) for ran_s, sign in ((2.0, ()), (5.0, "first"), (9.0, "first"))] == [
+        2,
+        0,
+        4,
+    ]
+
+
 def test_a_start_gets_its_time_whatever_the_scale() -> None:
     rule = StallRule(stall_s=10.0, start_s=60.0)
     assert not rule.is_stalled(59.0, ())

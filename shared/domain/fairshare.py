@@ -19,9 +19,10 @@ how much is missing: both only get better there meanwhile, as nothing but a job 
 slots there.
 
 **What waits for its own team.** A job for which its team holds too much is not starved by its team's younger
-ones either: see `Books.leaves_enough`. So what a team's nominal quota could hold starts once the jobs have
-ended that run when its turn in the team comes, and then those on the nodes that are kept for it, unless its
-team holds all of its nominal quota or more all along: then it would borrow, and owners go before it.
+ones either: see `Books.leaves_enough`. So what a team's nominal quota could hold starts once those of its
+team's jobs have ended that ran when it came, then those that have passed it, and then those on the nodes that
+are kept for it; unless its team holds all of its nominal quota or more all along: then it would borrow, and
+owners go before it.
 
 **What is owed.** Where a job within its team's nominal quota finds no room, jobs that borrowed are asked to
 leave: see `shared/domain/reclaiming.py`, also for why that ends.

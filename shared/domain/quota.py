@@ -61,6 +61,18 @@ class Claim(Enum):
         return self in (Claim.OVER_LIMIT, Claim.NOT_LENT, Claim.BEHIND)
 
 
+@dataclass(frozen=True)
+class Waits:
+    """A job that finds nothing. `with_earlier`: its slots, and what its team has held since before it came.
+
+    Where these are too many, it waits for jobs that have not passed it, and nobody waits with it for those.
+    """
+
+    job_id: str
+    slots: int
+    with_earlier: int
+
+
 NO_QUOTA = Quota()
 NO_SHARE = TeamShare()
 
@@ -74,8 +86,10 @@ class Books:
         self._teams = teams
         self.used: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._taking_back: set[tuple[str, str]] = set()
+        self._runs: defaultdict[tuple[str, str], list[Running]] = defaultdict(list)
         for job in running:
             self.used[job.team, job.accelerator] += job.slots
+            self._runs[job.team, job.accelerator].append(job)
         self._free: defaultdict[str, int] = defaultdict(int)
         self._size: defaultdict[str, int] = defaultdict(int)
         for node in nodes:
@@ -106,20 +120,24 @@ class Books:
             return Claim.OVER_LIMIT
         return self._borrowing(team, accelerator, slots, quota)
 
-    def leaves_enough(self, team: str, accelerator: str, slots: int, older: int) -> bool:
-        """Whether so many more leave an older job of the team, which waits for `older`, what it waits for.
+    def leaves_enough(self, team: str, accelerator: str, slots: int, older: Waits) -> bool:
+        """Whether so many more leave an older job of the team, which waits, what it waits for.
 
         That is its part of the team's limits. And while the nominal quota, which could hold the older job, is
         not all used, the younger ones use no more of it than the older one leaves, and borrow none: else they
         would fill what comes free of it for ever.
         """
         nominal, used = self.quota(team, accelerator).nominal, self.used[team, accelerator]
-        if used < nominal and older <= nominal:
-            return used + slots + older <= nominal
-        return not self.claim(team, accelerator, slots + older).is_barred
+        if used < nominal and older.with_earlier <= nominal:
+            return used + slots + older.slots <= nominal
+        return not self.claim(team, accelerator, slots + older.slots).is_barred
+
+    def held_since(self, team: str, accelerator: str, moment: float) -> int:
+        """How many of the slots that it holds it has held since before that moment."""
+        return sum(job.slots for job in self._runs[team, accelerator] if job.started_at <= moment)
 
     def could_hold(self, team: str, accelerator: str, slots: int) -> bool:
-        """Whether it may have so many, if it holds nothing else and nobody borrows."""
+        """Whether it may have so many in all, if nobody borrows."""
         quota = self.quota(team, accelerator)
         if quota.borrowing_limit is not None and slots > quota.nominal + quota.borrowing_limit:
             return False

@@ -12,7 +12,7 @@ from itertools import chain
 
 from shared.domain import waiting_words as words
 from shared.domain.cluster import Node, Running
-from shared.domain.quota import Books, Claim, TeamShare
+from shared.domain.quota import Books, Claim, TeamShare, Waits
 from shared.domain.room import Able, Room, n_working
 from shared.domain.standing import Standings
 from shared.domain.turns import Group, Next, Turn, turn_of
@@ -49,7 +49,7 @@ class Rights:
         self._standings = Standings(nodes, self.books, past)
         self.fitting = _Fittings(self._look)
         """Where a group's jobs could run, if the nodes were empty."""
-        self._first_to_wait: defaultdict[str, dict[str, Next]] = defaultdict(dict)
+        self._first_to_wait: defaultdict[str, dict[str, Waits]] = defaultdict(dict)
         self._alike: dict[tuple[object, ...], Fitting] = {}
 
     def claims(self, asked: Next) -> dict[str, Claim]:
@@ -57,17 +57,17 @@ class Rights:
         team, slots = asked.group.team, asked.group.shape.slots
         claims = {type: self.books.claim(team, type, slots) for type in self.fitting[asked.group].classes}
         for type, first in self._first_to_wait[team].items():
-            if type not in claims or first.job is asked.job or not claims[type].is_granted:
+            if type not in claims or first.job_id == asked.job.id or not claims[type].is_granted:
                 continue
-            if not self.books.leaves_enough(team, type, slots, first.group.shape.slots):
+            if not self.books.leaves_enough(team, type, slots, first):
                 claims[type] = Claim.BEHIND
         return claims
 
     def wait_first(self, asked: Next, claims: Mapping[str, Claim]) -> None:
         """It has found nothing; its team's younger jobs leave it what it waits for, if none older does.
 
-        A job that its team could not have at all, whatever else it holds, leaves them all; so does one for
-        which there are no nodes that take work.
+        Unless its team could not have it beside what it holds since before the job came: until that ends none
+        of the younger ones keeps it waiting. Nor do they where no nodes that take work are there for it.
         """
         team, shape = asked.group.team, asked.group.shape
         if self._first_to_wait[team].keys() >= claims.keys():
@@ -75,8 +75,11 @@ class Rights:
         classes = self.fitting[asked.group].classes
         there = {type: claim for type, claim in claims.items() if n_working(classes[type]) >= shape.nodes}
         open = those(Claim.GUARANTEED, there) or [type for type, one in there.items() if not one.is_barred]
-        for type in open or [type for type in there if self.books.could_hold(team, type, shape.slots)]:
-            self._first_to_wait[team].setdefault(type, asked)
+        for type in open or there:
+            with_earlier = shape.slots + self.books.held_since(team, type, asked.job.order[1])
+            if open or self.books.could_hold(team, type, with_earlier):
+                waits = Waits(asked.job.id, shape.slots, with_earlier)
+                self._first_to_wait[team].setdefault(type, waits)
 
     def turn(self, head: Next) -> Turn:
         """When a team's next job has its turn."""
@@ -96,7 +99,7 @@ class Rights:
     def _wait_no_more(self, asked: Next) -> None:
         """It has been placed, and is in nobody's way any more."""
         firsts = self._first_to_wait[asked.group.team]
-        for type in [type for type, first in firsts.items() if first.job is asked.job]:
+        for type in [type for type, first in firsts.items() if first.job_id == asked.job.id]:
             del firsts[type]
 
     def _look(self, group: Group) -> Fitting:

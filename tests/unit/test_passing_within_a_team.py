@@ -22,8 +22,9 @@ def small(team: str, n: int, *, at: float = 9.0) -> list[Waiting]:
     return [job(f"{team}{i}", team, at=at + i) for i in range(n)]
 
 
-def runs(id: str, team: str, node: str, slots: int, *, left: float = 0.0) -> Running:
-    return Running(id, team, ((node, slots),), "gpu", started_at=0.0, remaining_s=left)
+def runs(id: str, team: str, node: str, slots: int, *, left: float = 0.0, since: float = 5.0) -> Running:
+    """It has passed what came before second 5."""
+    return Running(id, team, ((node, slots),), "gpu", started_at=since, remaining_s=left)
 
 
 def owning(nominal: int, borrow: int | None = None, lend: int | None = None) -> TeamShare:
@@ -65,6 +66,16 @@ def test_a_job_that_its_team_could_never_have_holds_nobody_back() -> None:
         nodes = [node("m", 8), node("n", 8)]
         queue = [job("gang", "a", 8, nodes=2), *small("a", 3)]
         assert placed(decide(nodes, queue, teams=terms)) == ["a0", "a1", "a2"]
+
+
+def test_nobody_waits_with_a_job_for_what_ran_before_it_came() -> None:
+    """Else one job that runs for a month and a large one that came later would stop all of the team."""
+    nodes, running = [node("m", 8), node("n", 7)], [runs("r", "a", "n", 1, since=-1.0)]
+    queue = [job("large", "a", 8), *small("a", 3)]
+    for terms in (owning(2, borrow=6), owning(8, borrow=0)):
+        assert placed(decide(nodes, queue, running=running, teams={"a": terms})) == ["a0", "a1", "a2"]
+    passed = [*running, runs("s", "a", "n", 1)]
+    assert placed(decide(nodes, queue, running=passed, teams={"a": owning(9, borrow=0)})) == []
 
 
 def test_a_job_whose_nodes_take_no_work_holds_nobody_back() -> None:

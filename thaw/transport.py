@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import httpx
@@ -73,18 +74,18 @@ class Transport:
             response = self._http.request(method, path, **request)
         if response.is_error:
             raise refusal(response)
+        asked = f"{self.url} answered {method} {path}"
         try:
-            answer = response.json()
+            answer = response.json(object_hook=partial(_Answer, asked=asked, status=response.status_code))
         except ValueError:
             answer = None
-        asked = f"{self.url} answered {method} {path}"
         if response.has_redirect_location:
             raise _of_another_server(
                 f"{asked} with the way to {response.headers['Location']}", response.status_code
             )
         if not isinstance(answer, dict):
             raise _of_another_server(f"{asked} with no JSON object", response.status_code)
-        return _Answer(answer, asked, response.status_code)
+        return answer
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
@@ -100,7 +101,7 @@ class Transport:
 
 
 class _Answer(dict[str, Any]):
-    """A JSON object that says so where it lacks a field that every Thaw server sends."""
+    """A JSON object, the whole answer or one within, that says so where it lacks what a Thaw server sends."""
 
     def __init__(self, fields: Mapping[str, Any], asked: str, status: int) -> None:
         super().__init__(fields)

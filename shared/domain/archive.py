@@ -83,7 +83,7 @@ def list_files(archive: zipfile.ZipFile, packed_bytes: int, caps: Caps) -> Listi
     members = archive.infolist()
     _check_amount(members, packed_bytes, caps)
     for member in members:
-        _check_member(member, caps)
+        _check_member(member, packed_bytes, caps)
     files = [member for member in members if not member.is_dir()]
     check_no_doubles(member.filename for member in files)
     kept = {member.filename: _parts(member.filename) for member in files if not _is_ignored(member.filename)}
@@ -148,9 +148,11 @@ def _check_amount(members: Sequence[zipfile.ZipInfo], packed_bytes: int, caps: C
         )
 
 
-def _check_member(member: zipfile.ZipInfo, caps: Caps) -> None:
+def _check_member(member: zipfile.ZipInfo, packed_bytes: int, caps: Caps) -> None:
     name = member.filename
     _check_name(name)
+    if not 0 <= member.header_offset < packed_bytes:
+        raise bad_archive(f"{name!r} would begin outside of the archive: its index is damaged")
     if stat.S_IFMT(member.external_attr >> 16) not in _FILE_KINDS:
         raise bad_archive(f"{name!r} is a link or a special file; an archive holds plain files only")
     if member.flag_bits & 0x1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import stat
+import struct
 import zipfile
 from collections.abc import Iterator
 
@@ -122,6 +123,14 @@ def _encrypted() -> bytes:
     return bytes(content)
 
 
+def _begins_before_itself() -> bytes:
+    """The index states that it begins 200 bytes further on than it does, and its members as much before."""
+    content = bytearray(zip_of({"labels.csv": b"file,labels\n1.png,a\n", "1.png": b"x"}))
+    end = content.index(b"PK\x05\x06")
+    struct.pack_into("<L", content, end + 16, struct.unpack_from("<L", content, end + 16)[0] + 200)
+    return bytes(content)
+
+
 REFUSED = {
     "text": (b"hello there", "a zip of class folders", "safetensors"),
     "empty": (b"", "a zip of class folders"),
@@ -138,6 +147,7 @@ REFUSED = {
     "absolute": (zip_of({"/cat/x.png": b"x"}), "'/cat/x.png'", "leads out"),
     "link": (_link(), "'cat/1.png'", "link"),
     "encrypted": (_encrypted(), "'cat/0.png'", "encrypted"),
+    "outside": (_begins_before_itself(), "outside of the archive"),
     "twice": (zip_of({"cat/1.png": b"x", "cat/./1.png": b"x"}), "'cat/1.png'", "2 times"),
     "no label column": (parquet_of({"image": PICTURES}), "label", "image (binary)"),
     "no image column": (parquet_of({"picture": ["a"], "label": [1]}), "pictures", "picture (string)"),

@@ -163,7 +163,8 @@ def test_a_profile_with_an_unknown_word_is_refused(tmp_path: Path) -> None:
 def test_an_answer_of_another_service_is_told_as_such(server: Script, tmp_path: Path) -> None:
     for route in ("/v1/files", "/v1/models", "/v1/queue", "/v1/fine_tuning/jobs/ftjob-1"):
         server.on(f"GET {route}", told({"status": "ok"}))
-    for command in (["files", "list"], ["models"], ["queue"], ["show", "ftjob-1"]):
+    server.on("GET /v1/teams", told({"data": [{"id": "team-1"}], "has_more": False}))
+    for command in (["files", "list"], ["models"], ["queue"], ["show", "ftjob-1"], ["team", "list"]):
         done = thaw(server.url, *command, home=tmp_path)
         assert done.returncode == 3, done.stderr
         assert done.stderr.endswith("is it a Thaw server?\n")

@@ -99,6 +99,26 @@ def test_what_is_not_lent_stays_free_for_its_owner() -> None:
     assert sum(id.startswith("o") for id in placed(decide([node("n", 8)], late, teams=teams))) == 6
 
 
+def test_what_it_does_not_lend_is_kept_from_others_and_not_from_itself() -> None:
+    running = [runs("r", "owner", "n", 3), runs("s", "other", "n", 3)]
+    decision = decide(
+        [node("n", 2)], [job("own", "owner", 2)], running=running, teams={"owner": owning(4, lend=0)}
+    )
+    assert placed(decision) == ["own"], "4 and 1 borrowed, of all that is left"
+
+
+def test_a_team_that_takes_its_quota_back_borrows_none_meanwhile() -> None:
+    running = [*(runs(f"g{i}", "guest", "m", since=float(i)) for i in range(8)), runs("a", "owner", "n", 3)]
+    queue = [job("large", "owner", 8), job("small", "owner", at=1.0), job("late", "guest", at=9.0)]
+    decision = decide([node("m", 0), node("n", 5)], queue, running=running, teams={"owner": owning(11)})
+    assert {asked.for_job for asked in decision.preemptions} == {"large"}
+    assert placed(decision) == ["late"]
+    assert decision.reasons["small"] == (
+        "needs 1 of type gpu on one node; your team takes its own quota of type gpu back, and borrows none "
+        "meanwhile"
+    )
+
+
 def test_its_own_quota_goes_before_what_others_borrow() -> None:
     queue = [*(job(f"g{i}", "guest", at=i) for i in range(8)), job("own", "owner", 8, at=99.0)]
     assert placed(decide([node("n", 8)], queue, teams={"owner": owning(8)})) == ["own"]

@@ -218,17 +218,23 @@ def unlent(quota: Quota) -> int:
     st.lists(st.integers(1, 8), min_size=1, max_size=4),
     st.lists(st.tuples(st.integers(1, 8), st.integers(0, 8), st.integers(0, 8)), min_size=1, max_size=2),
     st.integers(0, 4),
+    st.integers(0, 6),
 )
 def test_small_jobs_borrow_all_that_is_lent_and_no_more(
-    sizes: list[int], owners: list[tuple[int, int, int]], wanted: int
+    sizes: list[int], owners: list[tuple[int, int, int]], wanted: int, others: int
 ) -> None:
-    """Owners by nominal quota, what they lend of it and what they hold; the last one wants some more."""
+    """Owners by nominal quota, what they lend of it and what they hold; the last one wants some more.
+
+    Somebody else holds `others`.
+    """
     nodes, running, teams = [], [], {}
     free = [(f"n{i}", slot) for i, slots in enumerate(sizes) for slot in range(slots)]
     for i, (nominal, lends, holds) in enumerate(owners):
         teams[f"owner{i}"] = TeamShare(quotas={"gpu": Quota(nominal, None, min(nominal, lends))})
         for n in range(min(nominal, holds, len(free))):
             running.append(Running(f"r{i}-{n}", f"owner{i}", ((free.pop()[0], 1),), "gpu", float(n)))
+    for n in range(min(others, len(free))):
+        running.append(Running(f"other{n}", "other", ((free.pop()[0], 1),), "gpu", float(n)))
     for i, slots in enumerate(sizes):
         open = tuple(slot for node, slot in free if node == f"n{i}")
         nodes.append(Node(f"n{i}", "gpu", slots, open))
@@ -244,8 +250,9 @@ def test_small_jobs_borrow_all_that_is_lent_and_no_more(
     left = len(free) - len(decision.placements)
     assert left >= kept or not held_now["guest", "gpu"]
     assert left <= kept, "and all else is borrowed"
-    if any("at any time" in reason for id, reason in decision.reasons.items() if id.startswith("g")):
-        assert held_now["guest", "gpu"] + sum(map(unlent, quotas.values())) >= sum(sizes)
+    is_never_lent = sum(sizes) <= held_now["guest", "gpu"] + sum(map(unlent, quotas.values()))
+    told = {"at any time" in reason for id, reason in decision.reasons.items() if id.startswith("g")}
+    assert told == {is_never_lent and any(map(unlent, quotas.values()))}
 
 
 @settings(deadline=None)

@@ -44,6 +44,7 @@ class Lease:
         self._ending = False
         self._stop_reason: StopReason | None = None
         self._stop_seen = 0.0
+        self._leaving_seen = math.inf
         self._failure: Exception | None = None
 
     def __enter__(self) -> Self:
@@ -69,12 +70,19 @@ class Lease:
     def patience_left_s(self) -> float:
         """How long to wait still for a store that is away: without end, unless the run must be gone by then.
 
-        Nothing of a cancelled run is needed; and the host of one that drains may be taken away.
+        Nothing of a cancelled run is needed; and the host of one that drains may be taken away, also where
+        the run leaves for another reason.
         """
         reason = self._stop_reason
-        if reason not in (StopReason.CANCEL, StopReason.DRAIN):
+        if reason is None:
             return math.inf
-        return self._stop_seen + self._settings.scaled(STOP_GRACE_S[reason]) - time.monotonic()
+        gone_by = self._leaving_seen + self._grace_s(StopReason.DRAIN)
+        if reason in (StopReason.CANCEL, StopReason.DRAIN):
+            gone_by = min(gone_by, self._stop_seen + self._grace_s(reason))
+        return gone_by - time.monotonic()
+
+    def _grace_s(self, reason: StopReason) -> float:
+        return self._settings.scaled(STOP_GRACE_S[reason])
 
     def check_held(self) -> None:
         """Raises LeaseLost when it is so, and what broke the renewals if anything did."""
@@ -142,10 +150,12 @@ class Lease:
 
     def _heed(self, renewal: leases.Renewal) -> None:
         self._ending = renewal.ending
+        if renewal.node_leaves:
+            self._leaving_seen = min(self._leaving_seen, time.monotonic())
         reason = renewal.stop_reason
         if reason is None or reason is self._stop_reason:
             return
-        request = StopRequest(reason=reason, grace_s=self._settings.scaled(STOP_GRACE_S[reason]))
+        request = StopRequest(reason=reason, grace_s=self._grace_s(reason))
         try:
             write_whole(self._run / STOP_FILE, request.model_dump_json())
         except OSError as error:  # a full disk: the next renewal tries again

@@ -25,6 +25,7 @@ from shared.domain.job import (
     AllocationState,
     AttemptState,
     JobState,
+    NodeState,
     StopReason,
 )
 
@@ -68,10 +69,12 @@ class Renewal:
     """A confirmed lease.
 
     `stop_reason`: the job was asked to stop. `ending`: another node of the attempt failed, so kill the ranks.
+    `node_leaves`: the node is drained, or its worker leaves by itself.
     """
 
     stop_reason: StopReason | None
     ending: bool
+    node_leaves: bool = False
 
 
 def claim(
@@ -134,14 +137,19 @@ def renew(session: Session, *, token: UUID, allocation_id: str, lease_s: float) 
             Attempt.lease_token == token,
             Attempt.state.in_(LIVE_ATTEMPT_STATES),
             Job.id == Attempt.job_id,
+            NodeRow.id == Allocation.node_id,
         )
         .values(lease_expires_at=seconds_from_now(lease_s))
-        .returning(Job.stop_reason, Attempt.state)
+        .returning(Job.stop_reason, Attempt.state, NodeRow.state.label("of_node"))
         .execution_options(synchronize_session=False)
     ).one_or_none()
     if row is None:
         return None
-    return Renewal(stop_reason=row.stop_reason, ending=row.state is AttemptState.ENDING)
+    return Renewal(
+        stop_reason=row.stop_reason,
+        ending=row.state is AttemptState.ENDING,
+        node_leaves=row.of_node is NodeState.DRAINING,
+    )
 
 
 def _take(

@@ -115,8 +115,8 @@ def test_a_worker_that_leaves_takes_its_whole_gang_along_and_no_try(world: World
         life = world.incarnations["node-1"]
         assert run_step(world.engine, drains.start_drain, "node-1", life) == [first.token]
         run_step(world.engine, drains.leave, first.token, **told)
-    for share in (second, first):
-        assert renew(world, share) == Renewal(StopReason.DRAIN, ending=False)
+    for share, leaves in ((second, True), (first, False)):
+        assert renew(world, share) == Renewal(StopReason.DRAIN, ending=False, node_leaves=leaves)
         assert world.finish(share, Outcome.STOPPED)
     job = world.read(first.job_id)
     assert (job.state, job.attempts_used) == (JobState.QUEUED, 0)

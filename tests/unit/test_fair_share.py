@@ -171,6 +171,17 @@ def test_small_jobs_pass_a_large_one_but_not_where_it_will_run() -> None:
     assert [(one.job_id, one.node_id) for one in decision.reservations] == [("large", "soon")]
 
 
+def test_what_is_kept_for_a_large_job_is_not_borrowed_elsewhere_in_its_place() -> None:
+    """Else what its owner does not lend would be all that is left when the node is free at last."""
+    running = [runs("r", "other", "m", 3), runs("s", "other", "n", 3, left=9.0)]
+    queue = [job("large", "guest", 8), *(job(f"g{i}", "guest", at=1.0 + i) for i in range(5))]
+    decision = decide(
+        [node("m", 5), node("n", 5)], queue, running=running, teams={"owner": owning(4, lend=0)}
+    )
+    assert [(one.job_id, one.node_id) for one in decision.reservations] == [("large", "m")]
+    assert placed(decision) == ["g0"], "4 of n's 5 stay for the owner, as m's are for the large one"
+
+
 def test_no_node_is_kept_that_waits_for_more_than_jobs_that_end() -> None:
     """One of its slots is dirty, or its GPU ill, for nobody knows how long; the rest is there to be used."""
     running = [runs("long", "a", "busy", 8, left=math.inf)]

@@ -8,11 +8,12 @@ from pydantic import Discriminator, Field, Tag, TypeAdapter
 
 from shared.domain.activations import ActivationsWanted, SavedActivations, StoredFile
 from shared.domain.device import Device
-from shared.domain.events import DataSource, FrozenProof, TrainerSpec, WeightsFile
+from shared.domain.events import DataSource, TrainerSpec, WeightsFile
 from shared.domain.job_kind import JobKind
 from shared.domain.resolved import Architecture, ResolvedPreprocessing, Weights
 from shared.domain.shape import Shape
 from shared.domain.spec import TaskName
+from shared.domain.training_result import FrozenProof
 
 
 class ResolvedExtraction(Shape):

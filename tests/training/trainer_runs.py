@@ -18,9 +18,10 @@ from small_networks import NETWORKS
 from step_networks import STEP_NETWORKS
 from torch import nn
 
-from shared.domain.events import PROGRESS_LINE, OutcomeReport, ProgressLine, TrainerSpec, TrainingResult
+from shared.domain.events import PROGRESS_LINE, OutcomeReport, ProgressLine, TrainerSpec
 from shared.domain.freeze import FreezePlan, parse_freeze, resolve
 from shared.domain.module_tree import ModuleTree
+from shared.domain.training_result import TrainingResult
 from shared.domain.training_steps import TrainingStep, read_steps
 from worker.training.explaining import report_error
 from worker.training.loop import train

@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from shared.domain.events import Evaluation, PhaseAccount, ValidationLine
+from shared.domain.events import ValidationLine
 from shared.domain.job import StopReason
+from shared.domain.training_result import Evaluation, PhaseAccount
 from worker.training.changed import from_the_start
 from worker.training.errors import TrainingFailed
 from worker.training.evaluation import evaluate

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from shared.domain.events import Evaluation
+from shared.domain.training_result import Evaluation
 from worker.training.datasets import ValidationData
 from worker.training.errors import TrainingFailed
 from worker.training.precision import Precision

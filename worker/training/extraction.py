@@ -9,9 +9,10 @@ from typing import Any
 from torch import nn
 
 from shared.domain.activations import ModuleActivations, SavedActivations
-from shared.domain.events import OUTCOME_FILE, RESULT_FILE, FrozenProof, OutcomeReport
+from shared.domain.events import OUTCOME_FILE, RESULT_FILE, OutcomeReport
 from shared.domain.extraction import ExtractionResult, ExtractorSpec
 from shared.domain.job import Outcome, StopReason
+from shared.domain.training_result import FrozenProof
 from worker.training.datasets import open_readable
 from worker.training.errors import TrainingFailed
 from worker.training.extraction_pass import ExtractionPass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from shared.domain.events import Evaluation
+from shared.domain.training_result import Evaluation
 from worker.training.errors import TrainingFailed
 from worker.training.run import Run
 from worker.training.schedule import learning_rate

@@ -11,17 +11,10 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from shared.domain.activations import SavedActivations
-from shared.domain.events import (
-    OUTCOME_FILE,
-    RESULT_FILE,
-    FrozenProof,
-    OutcomeReport,
-    PhaseAccount,
-    TrainerSpec,
-    TrainingResult,
-)
+from shared.domain.events import OUTCOME_FILE, RESULT_FILE, OutcomeReport, TrainerSpec
 from shared.domain.freeze_plan import PlanPhase, PlanStep
 from shared.domain.job import Outcome, StopReason
+from shared.domain.training_result import FrozenProof, PhaseAccount, TrainingResult
 from worker.training.capture import Capture
 from worker.training.checkpoint_folder import with_room
 from worker.training.epochs import Epochs

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from shared.domain.events import FindUnused, PhaseAccount
 from shared.domain.freeze import PlanPhase
+from shared.domain.training_result import FindUnused, PhaseAccount
 from worker.training.evaluation import share_buffers
 from worker.training.finite import check_weights
 from worker.training.freezing import FrozenPart, frozen_part

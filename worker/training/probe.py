@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from shared.domain.events import FindUnused
+from shared.domain.training_result import FindUnused
 from worker.training.errors import TrainingFailed
 from worker.training.freezing import trainable_parameters
 from worker.training.ranks import Ranks

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from shared.domain.events import FrozenProof, RanksProof
 from shared.domain.freeze import FreezePlan
+from shared.domain.training_result import FrozenProof, RanksProof
 from worker.training.errors import TrainingFailed
 from worker.training.freezing import FrozenPart, named_tensors
 from worker.training.ranks import Ranks

@@ -12,16 +12,9 @@ from typing import Any
 
 from safetensors.torch import save
 
-from shared.domain.events import (
-    METRICS_FILE,
-    MODEL_CARD_FILE,
-    MODEL_FILE,
-    FindUnused,
-    ModelCard,
-    PhaseAccount,
-    TrainerSpec,
-)
+from shared.domain.events import METRICS_FILE, MODEL_CARD_FILE, MODEL_FILE, TrainerSpec
 from shared.domain.spec import Keep
+from shared.domain.training_result import FindUnused, ModelCard, PhaseAccount
 from worker.training.delta import ModelFile, write_delta
 from worker.training.files import write_json, write_whole
 from worker.training.freezing import moving_buffers

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.domain.changes import HeldFrom, SpecChange
-from shared.domain.events import Evaluation
+from shared.domain.training_result import Evaluation
 from worker.training.changed import differences, held_from, refuse_unexplained
 from worker.training.checkpoint_folder import damaged
 from worker.training.checkpoints import Checkpoint, read_checkpoint

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from shared.domain.events import FindUnused, StepAccount
 from shared.domain.freeze import PlanPhase
 from shared.domain.spec import ResolvedHyperparameters
+from shared.domain.training_result import FindUnused, StepAccount
 from worker.training.finite import check_scale
 from worker.training.freezing import freeze, moving_buffers, set_training_modes, trainable_parameters
 from worker.training.optimizer import make_optimizer, moments, put_back_moments

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from shared.domain.events import Evaluation
 from shared.domain.freeze_plan import PlanStep
+from shared.domain.training_result import Evaluation
 from worker.training.datasets import ValidationData
 from worker.training.evaluation import share_buffers
 from worker.training.generators import generators_put_back, seed_generators

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from shared.domain.events import StepAccount, StepDigests
 from shared.domain.freeze import PlanPhase
 from shared.domain.freeze_plan import PlanStep
+from shared.domain.training_result import StepAccount, StepDigests
 from worker.training.freezing import frozen_part
 from worker.training.own_steps.guard import Guard
 from worker.training.own_steps.loss import StepLoss

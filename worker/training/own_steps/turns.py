@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shared.domain.events import FindUnused, StepAccount
 from shared.domain.freeze import PlanPhase
 from shared.domain.freeze_plan import PlanStep
+from shared.domain.training_result import FindUnused, StepAccount
 from worker.training.errors import TrainingFailed
 from worker.training.evaluation import share_buffers
 from worker.training.freezing import set_training_modes

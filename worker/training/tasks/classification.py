@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from shared.domain.events import Evaluation
+from shared.domain.training_result import Evaluation
 from worker.training.ranks import Ranks
 from worker.training.tasks.outputs import main_logits, training_loss
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from shared.domain.errors import Invalid
-from shared.domain.events import Evaluation
+from shared.domain.training_result import Evaluation
 from worker.training.ranks import Ranks
 
 

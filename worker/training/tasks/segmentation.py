@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from shared.domain.errors import Invalid
-from shared.domain.events import Evaluation
+from shared.domain.training_result import Evaluation
 from worker.training.errors import TrainingFailed
 from worker.training.masks import IGNORED
 from worker.training.ranks import Ranks

@@ -7,7 +7,7 @@ from typing import Any, Protocol, Self
 
 from torch import Tensor
 
-from shared.domain.events import Evaluation
+from shared.domain.training_result import Evaluation
 from worker.training.ranks import Ranks
 
 

@@ -37,7 +37,7 @@ TIMES = {"time_scale": SCALE} | (
 )
 GANG_ENDS_WITHIN_S = 60 * SCALE + 5
 SOON_S = 90.0
-LONG = 40
+LONG = 15
 
 
 @pytest.fixture

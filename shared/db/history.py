@@ -22,7 +22,7 @@ def lock_job(session: Session, job_id: str) -> Job:
 
 
 def lock_jobs(session: Session, job_ids: Collection[str], states: Collection[JobState]) -> dict[str, Job]:
-    """By id, those of the jobs that are in one of the states; who is held by somebody else is left out.
+    """Those of the jobs that are in one of the states, by id; one that somebody else holds is left out.
 
     Locked in the order of their ids. What a job is, which may be large, is not read.
     """

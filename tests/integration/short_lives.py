@@ -72,6 +72,10 @@ class ShortLives:
         """What all of them have written."""
         return self._log.read_text() if self._log.exists() else ""
 
+    def n_missed_stores(self) -> int:
+        """How often one of them could not sweep."""
+        return self.log().count("the sweep was broken off")
+
     def end(self) -> None:
         for life in self._lives:
             life.process.kill()

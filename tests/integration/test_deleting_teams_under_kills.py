@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -14,22 +11,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from api_house import JOBS, ApiHouse, api_on, refused
-from api_server import ROOT, environment
+from api_server import environment
 from change_witness import Change, begin_to_watch, changes, n_changes
 from conditions import wait_for
 from dispatch_rows import World
+from mortal_postgres import MortalPostgres, mortal_postgres
 from obedient_node import ObedientNode, at_work
 from short_lives import ShortLives, short_lives
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
+from store_away import StoreAway
 from team_estate import N_OLD, N_QUEUED, N_SUBMITTED, Estate, estate
 
-from devstack.postgres import Postgres
-from devstack.processes import Child
 from shared.artifacts import open_store
 from shared.db.engine import transaction
 from shared.db.leases import Claim
@@ -58,43 +54,21 @@ IMPATIENT = {
 }
 
 
-class MortalPostgres:
-    """A server of this test's own that loses nothing when it is killed, with a migrated database."""
-
-    def __init__(self, folder: Path) -> None:
-        self._server = Postgres.prepare(folder / "server", durable=True)
-        self._part = self._server.part(folder / "log")
-        self._child = Child(self._part)
-        self._child.wait_ready()
-        self._server.create_database("thaw")
-        self.url = self._server.url("thaw")
-        migrate = [sys.executable, "-m", "alembic", "-c", str(ROOT / "alembic.ini"), "upgrade", "head"]
-        subprocess.run(migrate, cwd=ROOT, env={**os.environ, "THAW_DATABASE_URL": self.url}, check=True)
-
-    def die_and_come_back(self) -> None:
-        self._child.kill()
-        self._child = Child(self._part)
-        self._child.wait_ready()
-
-    def end(self) -> None:
-        self._child.stop()
-
-
 @pytest.fixture
 def postgres_of_its_own(tmp_path: Path) -> Iterator[MortalPostgres]:
-    (tmp_path / "postgres").mkdir()
-    server = MortalPostgres(tmp_path / "postgres")
-    yield server
-    server.end()
+    with mortal_postgres(tmp_path / "postgres") as server:
+        yield server
 
 
 @pytest.fixture
 def api(
     postgres_of_its_own: MortalPostgres, redis_url: str, store_url: str, tmp_path: Path
 ) -> Iterator[ApiHouse]:
-    url = postgres_of_its_own.url
     settings = Settings(
-        database_url=url, redis_url=redis_url, store_url=store_url, work_dir=tmp_path / "work"
+        database_url=postgres_of_its_own.url,
+        redis_url=redis_url,
+        store_url=store_url,
+        work_dir=tmp_path / "work",
     )
     with api_on(settings) as house:
         yield house
@@ -152,34 +126,6 @@ class Scene:
         return False
 
 
-class Store:
-    """The folder of the store, which can be away."""
-
-    def __init__(self, api: ApiHouse, lives: ShortLives) -> None:
-        self._folder = Path(urlsplit(api.settings.store_url).path)
-        self._away = self._folder.with_name("store-away")
-        self._lives = lives
-        self._n_missed = 0
-
-    @property
-    def is_away(self) -> bool:
-        return self._away.exists()
-
-    def hide(self) -> None:
-        """A file stands where the folder was: nothing can be read or removed there."""
-        self._n_missed = self._missed()
-        self._folder.rename(self._away)
-        self._folder.write_text("")
-
-    def show_once_missed(self) -> None:
-        if self.is_away and self._missed() > self._n_missed:
-            self._folder.unlink()
-            self._away.rename(self._folder)
-
-    def _missed(self) -> int:
-        return self._lives.log().count("the sweep was broken off")
-
-
 def test_all_of_a_team_goes_once_and_nothing_of_another(
     api: ApiHouse, postgres_of_its_own: MortalPostgres, tmp_path: Path
 ) -> None:
@@ -190,7 +136,7 @@ def test_all_of_a_team_goes_once_and_nothing_of_another(
     env = {**environment(api.settings), **IMPATIENT}
     log, chance = tmp_path / "schedulers.log", random.Random(SEED)
     with at_work(scene.node), short_lives(api.engine, env, log, seats=SCHEDULERS, chance=chance) as lives:
-        store = Store(api, lives)
+        store = StoreAway(api.settings, lives.n_missed_stores)
         faults = [*[lives.kill_one] * KILLS, *[lives.stop_one] * STOPS]
         faults += [store.hide, postgres_of_its_own.die_and_come_back]
         answer = api.client.delete("/v1/teams/going", params={"confirm": "going"})
@@ -205,7 +151,7 @@ def test_all_of_a_team_goes_once_and_nothing_of_another(
 
 
 def hurt_until_it_is_done(
-    scene: Scene, lives: ShortLives, store: Store, faults: list[Callable[[], None]], chance: random.Random
+    scene: Scene, lives: ShortLives, store: StoreAway, faults: list[Callable[[], None]], chance: random.Random
 ) -> None:
     """A fault each time that so much is done, drawn over all that there is to do, however long it takes."""
     whole = scene.to_do()

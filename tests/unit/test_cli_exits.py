@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
+import pty
 import socket
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -120,6 +126,22 @@ def test_a_job_without_a_result_is_no_success_to_download(server: Script, tmp_pa
     done = thaw(server.url, "download", "ftjob-1", "--to", str(tmp_path / "result"), home=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "thaw: ftjob-1 has no result: it is failed\n"
+
+
+def test_a_log_alone_is_no_result(server: Script, tmp_path: Path) -> None:
+    path = "/v1/fine_tuning/jobs/ftjob-1"
+    log = {"name": "logs.txt", "bytes": 3, "sha256": hashlib.sha256(b"log").hexdigest()}
+    server.on(f"GET {path}/artifacts", told({"data": [log], "has_more": False}))
+    server.on(f"GET {path}/artifacts/logs.txt", Answer(b"log", type="text/plain"))
+    folder = tmp_path / "result"
+    server.on(f"GET {path}", told({**JOB, "status": "queued", "phase": "paused"}))
+    done = thaw(server.url, "download", "ftjob-1", "--to", str(folder), home=tmp_path)
+    assert (done.returncode, done.stdout, folder.exists()) == (2, "", False)
+    assert done.stderr == "thaw: ftjob-1 has logs.txt so far and no whole result: it is paused\n"
+    server.on(f"GET {path}", told(JOB))
+    done = thaw(server.url, "download", "ftjob-1", "--to", str(folder), home=tmp_path)
+    assert (done.returncode, (folder / "logs.txt").read_text()) == (0, "log")
+    assert "ftjob-1 has no result: it is failed" in done.stderr
 
 
 def test_what_cannot_be_read_or_sent_from_here_is_one_line(server: Script, tmp_path: Path) -> None:
@@ -261,3 +283,40 @@ def test_what_cannot_be_meant_is_told_before_anything_is_sent(
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
     assert all(request.method == "GET" for request in server.requests)
+
+
+def test_it_tells_its_version(tmp_path: Path) -> None:
+    done = thaw(closed_port(), "--version", home=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{metadata.version('thaw')}\n", "")
+
+
+def test_an_id_stays_whole_on_a_common_terminal(server: Script, tmp_path: Path) -> None:
+    job = {
+        **JOB,
+        "id": "ftjob-w11g46tyn49ppxat3xr2dwtf",
+        "model": "lraspp_mobilenet_v3_large",
+        "created_at": 1,
+    }
+    server.on("GET /v1/fine_tuning/jobs", told({"data": [job], "has_more": False}))
+    command = [sys.executable, "-m", "thaw", "--url", server.url, "list"]
+    given = {**os.environ, "THAW_API_KEY": "thaw_secret", "XDG_CONFIG_HOME": str(tmp_path), "TERM": "dumb"}
+    shown = on_a_terminal(command, given, columns=80)
+    assert job["id"] in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def on_a_terminal(command: list[str], env: dict[str, str], *, columns: int) -> str:
+    """What a program writes to a terminal of 24 lines."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+    process = subprocess.Popen(command, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    try:
+        while piece := os.read(ours, 65_536):
+            shown += piece
+    except OSError:
+        pass  # so a terminal says that nobody writes to it any more
+    os.close(ours)
+    assert process.wait(timeout=60) == 0, shown
+    return shown.decode()

@@ -133,5 +133,6 @@ def test_a_node_is_shown_drained_and_undrained(server: Script, tmp_path: Path) -
     server.on("POST /v1/nodes/rack%2F1/undrain", told({**NODE, "state": "suspect", "drained_at": None}))
     done = thaw(server.url, "node", "undrain", "rack/1", home=tmp_path)
     assert (done.returncode, done.stdout) == (0, "rack/1 suspect\n")
+    assert "from its next heartbeat on" in done.stderr
     server.on("POST /v1/nodes/rack%2F1/drain", refused(403, "this is for keys of role 'admin'"))
     assert thaw(server.url, "node", "drain", "rack/1", "--json", home=tmp_path).returncode == 3

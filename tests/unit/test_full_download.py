@@ -12,7 +12,7 @@ import httpx
 import pytest
 from results_of_jobs import Result, a_result, header_of
 from scripted_server import Answer, Script, refused, scripted, told
-from test_cli_exits import thaw
+from test_cli_exits import JOB, thaw
 
 from thaw.bases import Bases
 from thaw.client import Thaw
@@ -142,6 +142,7 @@ def test_a_result_that_names_no_base_and_a_job_without_a_model_are_told_as_such(
     assert old.returncode == 2
     assert "names no base" in old.stderr
     offer(server, "ftjob-2", **{"logs.txt": b"failed"})
+    server.on(f"GET {JOBS}/ftjob-2", told({**JOB, "id": "ftjob-2"}))
     failed = full(server, tmp_path, "ftjob-2")
     assert failed.returncode == 2
     assert "only a job that succeeded has a model" in failed.stderr

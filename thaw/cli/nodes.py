@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from thaw.cli.output import Json, as_json, line, screen, table, when
+from thaw.cli.output import Json, as_json, line, say, screen, table, when
 from thaw.cli.plan_words import binary
 from thaw.cli.session import server
 
@@ -41,7 +41,7 @@ def show(ctx: typer.Context, node_id: NodeId, json: Json = False) -> None:
         ("node", node["id"]),
         ("state", _state(node)),
         ("accelerator", node["accelerator"]),
-        ("memory", f"{_memory(node)} on each device"),
+        ("memory", _memory(node) + (" on each device" if node["memory_bytes"] is not None else "")),
         ("models", ", ".join(node["models"]) or "none registered"),
         ("last heard", f"{when(node['last_seen_at'])} UTC"),
     )
@@ -69,6 +69,8 @@ def undrain(ctx: typer.Context, node_id: NodeId, json: Json = False) -> None:
     with server(ctx) as thaw:
         node = thaw.undrain(node_id)
     _tell(node, json)
+    if not json:
+        say(f"{node_id} is given work again from its next heartbeat on")
 
 
 def _tell(node: Mapping[str, Any], json: bool) -> None:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, TextIO
 
 import typer
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +19,7 @@ from thaw.downloads import Progress as Report
 
 # A pipe has no width; a table that is cut at 80 columns is of no use there.
 _PIPE_WIDTH = 240
+_IDS = frozenset({"id", "key", "job", "object"})
 
 Json = Annotated[bool, typer.Option("--json", help="The server's answer as JSON.")]
 
@@ -62,13 +63,21 @@ def as_json(value: Any) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Sequence[str] = ()) -> None:
-    """A table on standard output; `right` are the columns of numbers."""
+    """A table on standard output; `right` are the columns of numbers.
+
+    Ids stay whole, to be copied, unless they would take half of the screen.
+    """
+    console = screen()
     drawn = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        drawn.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    for row in rows:
-        drawn.add_row(*("" if value is None else str(value) for value in row))
-    screen().print(drawn)
+    texts = [["" if value is None else str(value) for value in row] for row in rows]
+    for place, column in enumerate(columns):
+        side: JustifyMethod = "right" if column in right else "left"
+        longest = max((len(row[place]) for row in texts), default=0)
+        kept = longest if column in _IDS and 2 * longest < console.width else None
+        drawn.add_column(column, justify=side, overflow="fold", min_width=kept)
+    for row in texts:
+        drawn.add_row(*row)
+    console.print(drawn)
 
 
 def when(seconds: float | None) -> str:

@@ -18,6 +18,7 @@ from thaw.errors import UsageError
 from thaw.shapes import Artifact
 
 MODEL = "model.safetensors"
+LOG = "logs.txt"
 MODEL_FILES = ("model.json", MODEL)
 
 
@@ -58,11 +59,19 @@ def download(
 
 
 def _check_whole(thaw: Thaw, job_id: str, found: list[Artifact]) -> None:
-    """Shards of activations stand on the server before the job is over. Raises UsageError for those alone."""
+    """Shards and a log stand on the server before there is a result. Raises UsageError while it may come.
+
+    Of a job that is over they are all that there is, which is said.
+    """
     names = {artifact.name for artifact in found}
-    shards = [name for name in names if name.startswith("activations/")]
-    if shards and "result.json" not in names and not (job := thaw.jobs.get(job_id)).is_over:
-        raise UsageError(f"{job_id} has {len(shards)} shards so far and no whole result: it is {job.phase}")
+    shards = sum(name.startswith("activations/") for name in names)
+    if len(names - {LOG}) > shards:
+        return
+    job = thaw.jobs.get(job_id)
+    if not job.is_over:
+        so_far = f"{shards} shards" if shards else ", ".join(sorted(names))
+        raise UsageError(f"{job_id} has {so_far} so far and no whole result: it is {job.phase}")
+    say(f"{job_id} has no result: it is {job.phase}, and this is what it has left")
 
 
 def fetch_model(thaw: Thaw, job_id: str) -> Path:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from thaw.cli.output import line
 from thaw.client import Thaw
 from thaw.config import connection
 
@@ -21,6 +23,12 @@ class Asked:
     profile: str | None
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        line(metadata.version("thaw"))
+        raise typer.Exit
+
+
 def remember(
     ctx: typer.Context,
     url: Annotated[str | None, typer.Option(help="Address of the server, before THAW_URL.")] = None,
@@ -28,6 +36,10 @@ def remember(
         Path | None, typer.Option(help="File that holds the API key, before THAW_API_KEY.")
     ] = None,
     profile: Annotated[str | None, typer.Option(help="Profile of the configuration file.")] = None,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="The version of this command."),
+    ] = False,
 ) -> None:
     """Fine-tune PyTorch vision models: say what stays frozen, and have it proved.
 

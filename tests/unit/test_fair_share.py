@@ -171,6 +171,27 @@ def test_small_jobs_pass_a_large_one_but_not_where_it_will_run() -> None:
     assert [(one.job_id, one.node_id) for one in decision.reservations] == [("large", "soon")]
 
 
+def test_the_node_is_kept_that_is_free_first_of_all_that_take_work() -> None:
+    nodes = [
+        node("late", 4),
+        replace(node("soon", 4), accelerator="gpu two"),
+        replace(node("drained", 0), takes_work=False),
+    ]
+    running = [
+        runs("a", "t", "late", 4, left=900.0),
+        Running("b", "t", (("soon", 4),), "gpu two", 0.0, remaining_s=60.0),
+        runs("c", "t", "drained", 8, left=1.0),
+    ]
+    decision = decide(nodes, [job("large", "t", 8)], running=running)
+    assert [one.node_id for one in decision.reservations] == ["soon"]
+
+
+def test_where_nobody_can_say_the_node_is_kept_with_the_fewest_slots_missing() -> None:
+    running = [runs("a", "t", "m", 6, left=math.inf), runs("b", "t", "n", 2, left=math.inf)]
+    decision = decide([node("m", 2), node("n", 6)], [job("large", "t", 8)], running=running)
+    assert [one.node_id for one in decision.reservations] == ["n"]
+
+
 def test_what_is_kept_for_a_large_job_is_not_borrowed_elsewhere_in_its_place() -> None:
     """Else what its owner does not lend would be all that is left when the node is free at last."""
     running = [runs("r", "other", "m", 3), runs("s", "other", "n", 3, left=9.0)]

@@ -97,10 +97,28 @@ def test_the_unused_part_of_a_quota_is_kept_for_the_first_that_is_within_the_who
 
 
 def test_a_team_that_holds_all_of_its_quota_borrows_on_past_the_first() -> None:
-    nodes = [node("m", 7), node("n", 1)]
-    running = [runs("a-old", "a", "n", 2), runs("b-old", "b", "n", 5), runs("b-too", "b", "m", 1)]
-    decision = decide(nodes, [job("large", "a", 8), *small("a", 3)], running=running, teams={"a": owning(2)})
-    assert placed(decision) == ["a0"], "the other node is kept"
+    nodes = [node("m", 7), node("n", 2)]
+    running = [runs("a-old", "a", "n", 6), runs("a-too", "a", "k", 2), runs("b", "b", "m", 1)]
+    queue = [job("large", "a", 8), *small("a", 3)]
+    decision = decide([*nodes, node("k", 0)], queue, running=running, teams={"a": owning(8)})
+    assert placed(decision) == ["a0", "a1"], "the other node is kept"
+
+
+def test_what_is_larger_than_the_quota_keeps_none_of_it_from_the_younger_ones() -> None:
+    running = [runs("b", "b", "m", 4)]
+    queue = [job("large", "a", 8), *small("a", 5)]
+    assert placed(decide([node("m", 4)], queue, running=running, teams={"a": owning(3)})) == [
+        "a0",
+        "a1",
+        "a2",
+    ]
+
+
+def test_the_next_that_waits_is_left_its_part_too_once_the_first_is_placed() -> None:
+    nodes, running = [node("m", 3), node("n", 3)], [runs("b", "b", "m", 5), runs("c", "b", "n", 5)]
+    queue = [job("first", "a", 2, at=-1.0), job("large", "a", 8), *small("a", 3)]
+    decision = decide(nodes, queue, running=running, teams={"a": owning(0, borrow=10)})
+    assert placed(decision) == ["first"]
 
 
 def test_where_the_quota_holds_both_they_do_not_wait_for_one_another() -> None:

@@ -68,6 +68,8 @@ def test_a_gang_is_told_which_address_keeps_it_waiting_and_holds_up_nobody() -> 
         "needs 2 nodes with 1 of type any each; 2 nodes that could have an advertise_host which other "
         "machines do not reach (see THAW_ADVERTISE_HOST); no more than 1 node of one type has that"
     )
+    like_it = Waiting("like it", (0, -1.0, "like it"), 1, "any")
+    assert "gang" in decide(nodes, [like_it, gang]).reasons, "what one job may run on is not what a gang may"
     nodes[0] = Node("a", "cpu", 2, (0, 1))
     (placed,) = decide(nodes, [gang]).placements
     assert [part.node_id for part in placed.parts] == ["a", "c"]

@@ -148,6 +148,15 @@ def test_a_job_that_borrows_elsewhere_in_the_end_keeps_no_room() -> None:
     assert decision.reservations == ()
 
 
+def test_a_job_keeps_room_of_one_type_alone() -> None:
+    nodes = [node("m", 4), node("other", 4, accelerator="gpu two")]
+    running = [runs("b", "b", "m", 4), Running("c", "b", (("other", 4),), "gpu two", 0.0)]
+    teams = {"a": owning(8), "b": owning(8)}
+    decision = decide(nodes, [job("large", "a", 8), *small("b", 4)], running=running, teams=teams)
+    assert [(one.job_id, one.node_id) for one in decision.reservations] == [("large", "m")]
+    assert {one.parts[0].node_id for one in decision.placements} == {"other"}
+
+
 def test_who_may_have_it_of_another_type_leaves_the_first_to_the_younger_ones() -> None:
     nodes = [node("m", 7), node("other", 6, accelerator="gpu two")]
     running = [runs("r", "a", "m", 1)]

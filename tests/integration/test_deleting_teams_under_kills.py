@@ -36,8 +36,8 @@ from shared.settings import Settings
 pytestmark = pytest.mark.slow
 
 SEED = 1
-KILLS = 8
-STOPS = 3
+KILLS = 6
+STOPS = 2
 SCHEDULERS = 2
 RUNNING = 3  # of each team's that were submitted
 FREE = 2

@@ -178,7 +178,7 @@ class Reclaiming:
         return _without_needless(victims, spare=-missing)
 
     def _coming_free(self, node_id: str) -> int:
-        return len(self._room.free[node_id]) + self._leaving[node_id] - self._room.kept[node_id]
+        return self._room.left[node_id] + self._leaving[node_id]
 
 
 class _Coming:

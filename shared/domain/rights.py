@@ -109,7 +109,9 @@ class Rights:
             n_able, small = self.room.most_able(shape), self.room.too_small(shape)
             return Fitting({}, words.never(shape, n_able, small, self.room.n_out_of_reach(shape)))
         allowed = self.books.share(team).accelerators
-        able = {type: found for type, found in everywhere.items() if allowed is None or type in allowed}
+        able = everywhere
+        if allowed is not None:
+            able = {type: found for type, found in everywhere.items() if type in allowed}
         if not able:
             return Fitting({}, words.not_allowed(shape, allowed or ()))
         classes = chain.from_iterable(able.values())

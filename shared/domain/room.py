@@ -102,8 +102,8 @@ class Room:
 
     def __init__(self, nodes: Sequence[Node], running: Iterable[Running]) -> None:
         self.free = {node.id: list(node.free_slots) for node in nodes}
-        self.kept: defaultdict[str, int] = defaultdict(int)
-        self._open = {node.id: len(node.free_slots) for node in nodes}
+        self.left = {node.id: len(node.free_slots) for node in nodes}
+        """How many free slots of each node are not kept; below zero where more are kept than are free."""
         self._blocks: dict[NodeClass, list[int]] = {}
         self._classes: dict[tuple[object, ...], NodeClass] = {}
         self._class_of: dict[str, NodeClass] = {}
@@ -168,15 +168,12 @@ class Room:
         slots = tuple(free[:devices])
         del free[:devices]
         self._blocks.pop(self._class_of[node_id], None)
-        self._reopen(node_id)
+        self._leave_less(node_id, devices)
         return slots
 
     def keep(self, node_id: str, devices: int) -> int:
         """Let nobody else have so many of the node's slots, now or later. Returns how many are free."""
-        was_open = self._open[node_id]
-        self.kept[node_id] += devices
-        self._reopen(node_id)
-        return was_open - self._open[node_id]
+        return self._leave_less(node_id, devices)
 
     def largest_block(self, classes: Iterable[NodeClass]) -> int:
         """The most slots that are free on one of these nodes, kept ones too."""
@@ -235,11 +232,11 @@ class Room:
 
     def _missing(self, node_id: str, shape: Shape) -> int:
         """How many slots too few are free there; below zero where some are left over."""
-        return shape.devices - len(self.free[node_id]) + self.kept[node_id]
+        return shape.devices - self.left[node_id]
 
     def _comes_free(self, node_id: str, devices: int) -> tuple[float, bool]:
         """In how many seconds so many slots are free there, and whether no end of a job is enough for it."""
-        room = len(self.free[node_id]) - self.kept[node_id]
+        room = self.left[node_id]
         if room >= devices:
             return 0.0, False
         for remaining_s, slots in sorted(self._leaving_in[node_id]):
@@ -259,11 +256,14 @@ class Room:
         alike.put(node.id, len(node.free_slots))
         self._class_of[node.id] = alike
 
-    def _reopen(self, node_id: str) -> None:
-        room, alike = max(0, len(self.free[node_id]) - self.kept[node_id]), self._class_of[node_id]
-        alike.take_out(node_id, self._open[node_id])
-        alike.put(node_id, room)
-        self._open[node_id] = room
+    def _leave_less(self, node_id: str, devices: int) -> int:
+        """By so many slots; returns how many of these were open."""
+        alike, was_open = self._class_of[node_id], max(0, self.left[node_id])
+        self.left[node_id] -= devices
+        is_open = max(0, self.left[node_id])
+        alike.take_out(node_id, was_open)
+        alike.put(node_id, is_open)
+        return was_open - is_open
 
 
 def _fullest(shape: Shape, classes: Sequence[NodeClass]) -> list[tuple[int, str]]:

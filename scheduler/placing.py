@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from random import shuffle
+
 from sqlalchemy.orm import Session
 
 from shared.db import placement
@@ -13,8 +16,10 @@ from shared.domain import fairshare
 from shared.domain.job import YIELD_S
 from shared.settings import Settings
 
-# A pass holds what it places until its commit: where thousands of slots are free, the next one goes on.
+# A pass holds what it writes until its commit: where thousands of slots are free, the next one goes on, and
+# so it is where thousands of jobs have to be told something else.
 _MOST_PLACED = 256
+_MOST_TOLD = 5_000
 
 
 def place_jobs(session: Session, settings: Settings, past: PastUsage | None = None) -> list[Offer]:
@@ -31,9 +36,19 @@ def place_jobs(session: Session, settings: Settings, past: PastUsage | None = No
     offers = placement.place_all(session, decision.placements[:_MOST_PLACED])
     if decision.preemptions:
         ask_back(session, decision.preemptions, actor=placement.ACTOR)
-    new = {id: reason for id, reason in decision.reasons.items() if queue.reasons[id] != reason}
-    placement.store_reasons(session, new)
+    placement.store_reasons(session, _to_tell(decision.reasons, queue.reasons))
     return offers
+
+
+def _to_tell(reasons: Mapping[str, str], known: Mapping[str, str | None]) -> dict[str, str]:
+    """What is new of why jobs wait: first to those that know nothing, of the others by chance, so that each
+    has its turn however often it changes for all.
+    """
+    new = [id for id, reason in reasons.items() if known[id] != reason]
+    if len(new) > _MOST_TOLD:
+        shuffle(new)
+        new.sort(key=lambda id: known[id] is not None)
+    return {id: reasons[id] for id in new[:_MOST_TOLD]}
 
 
 def _decide(

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 
 from shared.domain.cluster import Node, Running
 
@@ -24,7 +25,7 @@ class Quota:
     borrowing_limit: int | None = None
     lending_limit: int | None = None
 
-    @property
+    @cached_property
     def unlent(self) -> int:
         """What of the nominal quota nobody else may have, idle or not."""
         return 0 if self.lending_limit is None else max(0, self.nominal - self.lending_limit)
@@ -84,6 +85,11 @@ class Books:
         self, nodes: Iterable[Node], running: Iterable[Running], teams: Mapping[str, TeamShare]
     ) -> None:
         self._teams = teams
+        self._quotas = {
+            (team, accelerator): quota
+            for team, share in teams.items()
+            for accelerator, quota in share.quotas.items()
+        }
         self.used: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._taking_back: set[tuple[str, str]] = set()
         self._runs: defaultdict[tuple[str, str], list[Running]] = defaultdict(list)
@@ -97,16 +103,15 @@ class Books:
             self._size[node.accelerator] += node.n_slots
         self._unlent: defaultdict[str, int] = defaultdict(int)
         self._idle_unlent: defaultdict[str, int] = defaultdict(int)
-        for team, share in teams.items():
-            for accelerator, quota in share.quotas.items():
-                self._unlent[accelerator] += quota.unlent
-                self._idle_unlent[accelerator] += self._idle_unlent_of(team, accelerator)
+        for (team, accelerator), quota in self._quotas.items():
+            self._unlent[accelerator] += quota.unlent
+            self._idle_unlent[accelerator] += self._idle_unlent_of(team, accelerator)
 
     def share(self, team: str) -> TeamShare:
         return self._teams.get(team, NO_SHARE)
 
     def quota(self, team: str, accelerator: str) -> Quota:
-        return self.share(team).quotas.get(accelerator, NO_QUOTA)
+        return self._quotas.get((team, accelerator), NO_QUOTA)
 
     def claim(self, team: str, accelerator: str, slots: int) -> Claim:
         """By what right the team could take so many more, or why not."""

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from shared.domain.cluster import Node
 from shared.domain.quota import Books
 
 Types = tuple[str, ...]
 """Accelerator types, in their order."""
+
+
+class _Given(NamedTuple):
+    """What of a team's standing for some types stays the same through a pass, in slots but for the weight."""
+
+    nominal: int
+    past_beyond: float
+    size: int
+    weight: float
 
 
 class Standings:
@@ -28,6 +38,7 @@ class Standings:
         for node in nodes:
             self._size[node.accelerator] += node.n_slots
         self._all = tuple(sorted(self._size))
+        self._given: dict[tuple[str, Types], _Given] = {}
         self._known: defaultdict[str, dict[Types, float]] = defaultdict(dict)
 
     def of(self, team: str, types: Types) -> float:
@@ -35,20 +46,26 @@ class Standings:
         types = types or self._all
         found = self._known[team].get(types)
         if found is None:
-            size = sum(self._size[accelerator] for accelerator in types)
-            share = self._beyond(team, types) / size if size else 0.0
-            found = self._known[team][types] = share / self._books.share(team).weight
+            found = self._known[team][types] = self._look(team, types)
         return found
 
     def forget(self, team: str) -> None:
         """The team holds more now."""
         self._known.pop(team, None)
 
-    def _beyond(self, team: str, types: Types) -> float:
+    def _look(self, team: str, types: Types) -> float:
+        given = self._given.get((team, types))
+        if given is None:
+            given = self._given[team, types] = self._find(team, types)
+        now = sum([self._books.used[team, accelerator] for accelerator in types])
+        beyond = max(0, now - given.nominal) + given.past_beyond
+        return beyond / given.size / given.weight if given.size else 0.0
+
+    def _find(self, team: str, types: Types) -> _Given:
         nominal = sum(self._books.quota(team, accelerator).nominal for accelerator in types)
-        now = sum(self._books.used[team, accelerator] for accelerator in types)
         past = sum(self._past.get((team, accelerator), 0.0) for accelerator in types)
-        return max(0, now - nominal) + max(0.0, past - nominal)
+        size = sum(self._size[accelerator] for accelerator in types)
+        return _Given(nominal, max(0.0, past - nominal), size, self._books.share(team).weight)
 
 
 def held_on_average(slots: int, since_s: float, until_s: float, half_life_s: float) -> float:

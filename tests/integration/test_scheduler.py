@@ -223,6 +223,36 @@ def test_a_pass_places_only_so_many_and_the_next_goes_on(
     assert all(world.read(job).state is JobState.DISPATCHED for job in jobs)
 
 
+def test_a_pass_tells_only_so_many_why_and_those_first_who_know_nothing(
+    world: World, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.placing._MOST_TOLD", 2)
+    world.node(slots=1)
+    jobs = [world.job(devices_per_node=2) for _ in range(5)]
+    told = []
+    for _ in range(4):
+        assert run_step(world.engine, place_jobs, settings) == []
+        told.append(sum(world.read(job).wait_reason is not None for job in jobs))
+    assert told == [2, 4, 5, 5]
+
+
+def test_what_is_new_is_told_first_to_those_that_know_nothing(
+    world: World, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.node(slots=1)
+    jobs = [world.job(devices_per_node=3) for _ in range(3)]
+    run_step(world.engine, place_jobs, settings)
+    before = {world.read(job).wait_reason for job in jobs}
+    world.node("larger", slots=3)
+    small = world.job(priority=5, devices_per_node=2)
+    late = [world.job(devices_per_node=3, priority=-1) for _ in range(2)]
+    monkeypatch.setattr("scheduler.placing._MOST_TOLD", 2)
+    run_step(world.engine, place_jobs, settings)
+    assert world.read(small).state is JobState.DISPATCHED
+    assert all(world.read(job).wait_reason not in {None, *before} for job in late)
+    assert {world.read(job).wait_reason for job in jobs} == before
+
+
 def test_priority_goes_first_then_the_one_that_waits_longest(world: World, settings: Settings) -> None:
     world.node(slots=1)
     early, _, urgent = world.job(), world.job(), world.job(priority=5)

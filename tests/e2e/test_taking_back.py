@@ -45,7 +45,7 @@ def submit(thaw: Thaw, file: str) -> str:
         "training_file": file,
         "validation_fraction": 0.2,
         "freeze": ["conv1"],
-        "hyperparameters": {"n_epochs": 15, "batch_size": 32, "learning_rate": 0.01, "optimizer": "sgd"},
+        "hyperparameters": {"n_epochs": 45, "batch_size": 32, "learning_rate": 0.01, "optimizer": "sgd"},
         "preprocessing": {"image_size": 14, "augment": "flip"},
         "resources": {"devices_per_node": 2},
         "seed": 3,

@@ -23,6 +23,7 @@ class BoundedHttp(HttpToolsProtocol):
     _n_without_progress = 0
     _deadline: asyncio.TimerHandle | None = None
 
+    # uvicorn narrows asyncio's BaseTransport here as well: what it serves are streams.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._await_head()
